@@ -1,0 +1,54 @@
+"""Know, while a diffusion model trains, when it stops generalizing and starts to memorize."""
+
+from typing import TYPE_CHECKING, Any
+
+from unimodal_monitor.alarm import Alarm, AlarmState
+from unimodal_monitor.check import Check
+from unimodal_monitor.curve import Curve
+from unimodal_monitor.data import ProbeSet
+from unimodal_monitor.denoisers import EDMDenoiser, FlowDenoiser, Network, VPDenoiser
+from unimodal_monitor.denoisers.base import Denoiser
+from unimodal_monitor.monitor import Monitor
+from unimodal_monitor.noise import karras_sigmas, log_sigmas, paper_sigmas
+from unimodal_monitor.probes.logistic import LogisticProbe
+from unimodal_monitor.probes.ridge import RidgeProbe
+from unimodal_monitor.reporters.jsonl import read_checks
+from unimodal_monitor.verdict import Shape, Verdict, judge
+
+if TYPE_CHECKING:
+    from unimodal_monitor.callback import UnimodalMonitor
+
+__version__ = "0.1.0"
+
+__all__ = [  # in the order of the way of the data
+    "ProbeSet",
+    "karras_sigmas",
+    "log_sigmas",
+    "paper_sigmas",
+    "Denoiser",
+    "Network",
+    "EDMDenoiser",
+    "VPDenoiser",
+    "FlowDenoiser",
+    "RidgeProbe",
+    "LogisticProbe",
+    "Curve",
+    "Shape",
+    "Verdict",
+    "judge",
+    "Alarm",
+    "AlarmState",
+    "Check",
+    "Monitor",
+    "UnimodalMonitor",
+    "read_checks",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the Lightning callback when it is asked for: Lightning takes seconds to import."""
+    if name == "UnimodalMonitor":
+        from unimodal_monitor.callback import UnimodalMonitor
+
+        return UnimodalMonitor
+    raise AttributeError(f"module 'unimodal_monitor' has no attribute {name!r}")

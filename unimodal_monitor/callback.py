@@ -1,0 +1,249 @@
+"""UnimodalMonitor: the Lightning callback. The only module that knows Lightning."""
+
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback
+from torch import Tensor, nn
+
+from unimodal_monitor.alarm import Alarm, AlarmState
+from unimodal_monitor.check import Check
+from unimodal_monitor.data import ProbeSet
+from unimodal_monitor.denoisers.base import Denoiser
+from unimodal_monitor.denoisers.detect import find_denoiser
+from unimodal_monitor.monitor import Monitor
+from unimodal_monitor.probes.base import Probe
+from unimodal_monitor.reporters.base import Reporter
+from unimodal_monitor.reporters.console import ConsoleReporter, progress_bar
+from unimodal_monitor.reporters.figures import FigureReporter
+from unimodal_monitor.reporters.jsonl import CHECKS, JsonlReporter
+from unimodal_monitor.reporters.loggers import LoggerReporter
+from unimodal_monitor.reporters.scalars import headline
+
+MAX_FAILURES = 3
+SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
+
+
+class UnimodalMonitor(Callback):
+    """Watches the curve of probe accuracy against noise while a diffusion model trains.
+
+    Works in a Trainer of `pytorch_lightning` and of `lightning.pytorch`. It needs no change of the
+    LightningModule, changes nothing of the training, and an error inside a check does not end the run.
+
+    Args:
+        probe_set: the images of every check.
+        every_n_steps: optimizer steps between checks; one more is made before the first step.
+        on_alarm: "warn", "stop" (ends the fit), or a function of the `Check`, when the alarm is raised.
+        net: the network in the LightningModule, by dotted name or itself; None finds it where there is one.
+        schedule: the noise schedule, as `find_denoiser` takes it; None finds it.
+        ema: averaged weights, by dotted name or itself; None finds them, False looks at the raw weights.
+        condition: keyword arguments of every call of the network, such as the empty prompt's embedding.
+        null_class: class number that means "no class", for networks that take one.
+        denoiser: a ready `Denoiser`, or a function of the LightningModule that gives one, in place of the last five.
+        sigmas: levels in data units; None for the paper's, scaled by the data.
+        layers: dotted names within the network, the one to judge last; None to choose.
+        probe: None for `RidgeProbe()`; `LogisticProbe()` is the paper's.
+        alarm: None for `Alarm()`.
+        num_draws: noises for each image.
+        batch_size: inputs in one forward of a check, all levels together.
+        seed: of the noise.
+        folder: for `checks.jsonl` and the figures; None for `unimodal` beside the run's logs.
+
+    Raises:
+        ValueError: before the first step, if anything above does not fit the job.
+    """
+
+    def __init__(
+        self,
+        probe_set: ProbeSet,
+        *,
+        every_n_steps: int,
+        on_alarm: str | Callable[[Check], Any] = "warn",
+        net: nn.Module | str | None = None,
+        schedule: object | str | None = None,
+        ema: object | str | bool | None = None,
+        condition: Mapping[str, Any] | None = None,
+        null_class: int | None = None,
+        denoiser: Denoiser | Callable[[nn.Module], Denoiser] | None = None,
+        sigmas: Tensor | Sequence[float] | None = None,
+        layers: Sequence[str] | None = None,
+        probe: Probe | None = None,
+        alarm: Alarm | None = None,
+        num_draws: int = 1,
+        batch_size: int = 512,
+        seed: int = 0,
+        folder: Path | str | None = None,
+    ) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps = {every_n_steps}; it counts optimizer steps, from 1")
+        if on_alarm not in ("warn", "stop") and not callable(on_alarm):
+            raise ValueError(f"on_alarm = {on_alarm!r}; it is 'warn', 'stop' or a function of the Check")
+        self.probe_set = probe_set
+        self.every_n_steps = every_n_steps
+        self.on_alarm = on_alarm
+        self.folder = folder
+        self._search: dict[str, Any] = {
+            "net": net,
+            "schedule": schedule,
+            "ema": ema,
+            "condition": condition,
+            "null_class": null_class,
+        }
+        self._denoiser = denoiser
+        self._options: dict[str, Any] = {
+            "sigmas": sigmas, "layers": layers, "probe": probe, "alarm": alarm, "num_draws": num_draws,
+            "batch_size": batch_size, "seed": seed,
+        }  # fmt: skip
+        self._monitor: Monitor | None = None
+        self._reporters: list[Reporter] = []
+        self._restored: Mapping[str, Any] = {}
+        self._last_step = -1
+        self._num_failures = 0
+
+    @property
+    def history(self) -> list[Check]:
+        """The checks so far; empty before the fit."""
+        return [] if self._monitor is None else self._monitor.history
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Find the network, try one forward, and make the first check."""
+        if trainer.fast_dev_run:
+            return
+        _refuse_sharded(trainer)
+        self._monitor = Monitor(self._find_denoiser(trainer, pl_module), self.probe_set, **self._options)
+        self._monitor.rehearse(_precision(trainer))
+        self._reporters = self._make_reporters(trainer)
+        if self._restored:
+            self._monitor.load_state_dict(self._restored)
+        if self.history:
+            self._publish(trainer)
+        else:
+            self._guarded_check(trainer)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Check when the optimizer has passed another multiple of `every_n_steps`."""
+        step = trainer.global_step
+        if self._monitor is None or step // self.every_n_steps <= self._last_step // self.every_n_steps:
+            return
+        self._guarded_check(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """History, alarm and last step: primitives only, so that `weights_only=True` loads them."""
+        if self._monitor is None:
+            return dict(self._restored)
+        return {**self._monitor.state_dict(), "last_step": self._last_step, "num_failures": self._num_failures}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Kept until the fit starts."""
+        self._restored = state_dict
+        self._last_step = state_dict.get("last_step", -1)
+        self._num_failures = state_dict.get("num_failures", 0)
+
+    def _find_denoiser(self, trainer: Any, pl_module: Any) -> Denoiser:
+        if isinstance(self._denoiser, Denoiser):
+            return self._denoiser
+        if self._denoiser is not None:
+            return self._denoiser(pl_module)
+        return find_denoiser(pl_module, callbacks=trainer.callbacks, **self._search)
+
+    def _guarded_check(self, trainer: Any) -> None:
+        """Check, and on all ranks together: if one fails, the check is dropped on all, and training goes on."""
+        self._last_step = trainer.global_step
+        if self._monitor is None or self._num_failures >= MAX_FAILURES:
+            return
+        before, failure = self._monitor.state_dict(), ""
+        try:
+            with self._progress(trainer) as progress:
+                self._monitor.check(trainer.global_step, precision=_precision(trainer), progress=progress)
+        except Exception:
+            failure = traceback.format_exc()
+        if trainer.strategy.reduce_boolean_decision(bool(failure), all=False):
+            self._monitor.load_state_dict(before)
+            self._num_failures += 1
+            _warn(trainer, _failure_message(trainer.global_step, self._num_failures, failure or "on another rank"))
+            return
+        self._num_failures = 0
+        if trainer.world_size > 1:
+            self._monitor.load_state_dict(trainer.strategy.broadcast(self._monitor.state_dict()))
+        self._publish(trainer)
+        self._report(trainer)
+        self._act(trainer)
+
+    def _publish(self, trainer: Any) -> None:
+        """The headline on every rank, where `ModelCheckpoint` and `EarlyStopping` look for it."""
+        if self.history:
+            values = headline(self.history[-1])
+            trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
+
+    def _report(self, trainer: Any) -> None:
+        """Console, files and loggers, on the first rank; a disk or a network that fails is told, not raised."""
+        if not trainer.is_global_zero:
+            return
+        for reporter in self._reporters:
+            try:
+                reporter.report(self.history)
+            except Exception as error:
+                _warn(trainer, f"{type(reporter).__name__} could not report step {trainer.global_step}: {error!r}")
+
+    def _act(self, trainer: Any) -> None:
+        """What the user asked for, once for each time the alarm is raised."""
+        check, earlier = self.history[-1], self.history[:-1]
+        was_raised = bool(earlier) and earlier[-1].state is AlarmState.RAISED
+        if check.state is not AlarmState.RAISED or was_raised:
+            return
+        if callable(self.on_alarm):
+            self.on_alarm(check)
+            return
+        stop = self.on_alarm == "stop"
+        _warn(trainer, f"step {check.step}: {check.evidence}" + ("; the training stops" if stop else ""))
+        trainer.should_stop = trainer.should_stop or stop
+
+    def _make_reporters(self, trainer: Any) -> list[Reporter]:
+        folder = _free_folder(trainer, self.folder, goes_on=bool(self._restored))
+        bar = trainer.progress_bar_callback
+        write = print if bar is None else bar.print
+        return [ConsoleReporter(write), JsonlReporter(folder), FigureReporter(folder), LoggerReporter(trainer.loggers)]
+
+    def _progress(self, trainer: Any) -> AbstractContextManager[Callable[[int], None]]:
+        if not trainer.is_global_zero or self._monitor is None:
+            return nullcontext(lambda num_images: None)
+        return progress_bar(f"unimodal check at step {trainer.global_step}", self._monitor.num_images)
+
+
+def _precision(trainer: Any) -> Callable[[], AbstractContextManager[Any]]:
+    return trainer.precision_plugin.forward_context
+
+
+def _refuse_sharded(trainer: Any) -> None:
+    name = type(trainer.strategy).__name__
+    if name in SHARDED:
+        raise ValueError(
+            f"{name} shards the parameters, and a check runs only a part of the network; "
+            "the monitor supports single devices and DDP"
+        )
+
+
+def _free_folder(trainer: Any, folder: Path | str | None, *, goes_on: bool) -> Path:
+    """Where to write; a new run never overwrites the checks of an older one."""
+    wanted = Path(folder or Path(trainer.log_dir or trainer.default_root_dir) / "unimodal")
+    free, number = wanted, 1
+    while (free / CHECKS).exists() and not goes_on:
+        number += 1
+        free = wanted.with_name(f"{wanted.name}_{number}")
+    return free
+
+
+def _failure_message(step: int, num_failures: int, cause: str) -> str:
+    if num_failures >= MAX_FAILURES:
+        return f"the check at step {step} failed, the {num_failures}rd in a row; no more are made\n{cause}"
+    return f"the check at step {step} failed and is left out; the training goes on\n{cause}"
+
+
+def _warn(trainer: Any, message: str) -> None:
+    if trainer.is_global_zero:
+        warnings.warn(f"unimodal: {message}", stacklevel=2)

@@ -1,0 +1,169 @@
+"""Features: hooks that exist only inside a check, pooling inside the hook, and the end of a forward nobody needs."""
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+BOTTLENECKS = ("mid_block", "middle_block", "mid_block2")
+DECODERS = ("up_blocks", "output_blocks", "ups")
+
+
+class LayersDone(Exception):
+    """Ends a forward after the last hooked layer; never leaves `Capture.run`."""
+
+
+def mean_pool(output: Any) -> Tensor:
+    """Mean over space or tokens of a layer's output.
+
+    Args:
+        output: (N, C, *space), (N, tokens, D) or (N, D); of a (text, image) pair of token streams the image
+            is taken, of a (map, skips) pair the map.
+
+    Returns:
+        (N, D) float32.
+
+    Raises:
+        ValueError: if there is no tensor of two dimensions or more.
+    """
+    if isinstance(output, tuple | list) and output:
+        second = output[1] if len(output) > 1 else None
+        is_pair_of_streams = isinstance(second, Tensor) and second.ndim == 3
+        output = second if is_pair_of_streams else output[0]
+    if not isinstance(output, Tensor) or output.ndim < 2:
+        raise ValueError(f"a layer must put out a tensor of two dimensions or more, got {type(output).__name__}")
+    output = output.float()
+    if output.ndim == 2:
+        return output
+    return output.mean(1) if output.ndim == 3 else output.flatten(2).mean(2)
+
+
+class Capture:
+    """Runs forwards and keeps the pooled output of some layers.
+
+    Args:
+        layers: modules by name.
+        pool: from a layer's output to (N, D).
+        stop_early: end the forward when every layer has fired; only where nobody needs the output.
+    """
+
+    def __init__(self, layers: Mapping[str, nn.Module], *, pool: Callable[[Any], Tensor], stop_early: bool) -> None:
+        self.layers = layers
+        self.pool = pool
+        self.stop_early = stop_early
+        self._features: dict[str, Tensor] = {}
+
+    def run(self, forward: Callable[[], Any]) -> dict[str, Tensor]:
+        """Features of one forward: (N, D) by layer, in the order in which the layers fired.
+
+        Raises:
+            ValueError: if a layer did not fire, or fired twice.
+        """
+        self._features = {}
+        with suppress(LayersDone):
+            forward()
+        silent = [name for name in self.layers if name not in self._features]
+        if silent:
+            raise ValueError(f"the forward never called {', '.join(silent)}; choose layers that it calls")
+        return self._features
+
+    def hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        """The forward hook of one layer."""
+
+        def keep(module: nn.Module, args: Any, output: Any) -> None:
+            if name in self._features:
+                raise ValueError(f"layer {name!r} is called more than once in a forward; choose another")
+            self._features[name] = self.pool(output).detach()
+            if self.stop_early and len(self._features) == len(self.layers):
+                raise LayersDone
+
+        return keep
+
+
+@contextmanager
+def capture(
+    layers: Mapping[str, nn.Module], *, pool: Callable[[Any], Tensor] = mean_pool, stop_early: bool = True
+) -> Iterator[Capture]:
+    """Hooks on `layers` for the length of the block."""
+    captured = Capture(layers, pool=pool, stop_early=stop_early)
+    handles = [layer.register_forward_hook(captured.hook(name)) for name, layer in layers.items()]
+    try:
+        yield captured
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def find_layers(network: nn.Module, names: Sequence[str] | None = None) -> dict[str, nn.Module]:
+    """The layers to probe, by dotted name.
+
+    Args:
+        network: the denoiser's network.
+        names: dotted names; None for the bottleneck and the first two decoder stages of a U-Net, or depths
+            1/3, 1/2 and 2/3 of the longest stack of like blocks.
+
+    Raises:
+        ValueError: if a name is not in the network (naming the nearest), or nothing suits by itself.
+    """
+    modules = {name: module for name, module in network.named_modules() if name}
+    names = _default_names(network) if names is None else list(names)
+    for name in names:
+        if name not in modules:
+            near = difflib.get_close_matches(name, modules, n=3) or [name for name, _ in network.named_children()]
+            raise ValueError(f"layer {name!r} is not in the network; did you mean {', '.join(near)}?")
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"layers must be one name or more, each once, got {names}")
+    return {name: modules[name] for name in names}
+
+
+def _default_names(network: nn.Module) -> list[str]:
+    for name, module in network.named_modules():
+        prefix, _, last = name.rpartition(".")
+        if last in BOTTLENECKS:
+            return [name, *_decoder_stages(network.get_submodule(prefix), prefix)]
+        if last == "dec" and isinstance(module, nn.ModuleDict):
+            return _edm_stages(module, name)
+    stacks = [
+        (name, stack)
+        for name, stack in network.named_modules()
+        if isinstance(stack, nn.ModuleList | nn.Sequential) and len({type(block) for block in stack}) == 1
+    ]
+    if not stacks or max(len(stack) for _, stack in stacks) < 3:
+        top = ", ".join(name for name, _ in network.named_children())
+        raise ValueError(
+            f"{type(network).__name__} is no U-Net and no stack of blocks that the monitor knows; "
+            f"name its layers: layers=[...] out of {top} and their submodules"
+        )
+    name, stack = max(stacks, key=lambda item: len(item[1]))
+    depth = len(stack)
+    return [f"{name}.{block}" for block in sorted({depth // 3, depth // 2, 2 * depth // 3})]
+
+
+def _decoder_stages(unet: nn.Module, prefix: str) -> list[str]:
+    for decoder in DECODERS:
+        stages = getattr(unet, decoder, None)
+        if isinstance(stages, nn.ModuleList) and len(stages) >= 2:
+            dot = f"{prefix}." if prefix else ""
+            block = ".1" if isinstance(stages[0], nn.ModuleList) else ""  # lucidrains: a list that is never called
+            return [f"{dot}{decoder}.0{block}", f"{dot}{decoder}.1{block}"]
+    return []
+
+
+def _edm_stages(decoder: nn.ModuleDict, prefix: str) -> list[str]:
+    """EDM's networks name their decoder 8x8_in0, 8x8_in1, 8x8_block0, ..., 16x16_up, 16x16_block0, ..."""
+    blocks = [key for key in decoder if "_block" in key]
+    last_of_stage = list({key.split("_")[0]: key for key in blocks}.values())
+    bottleneck = [key for key in decoder if key.endswith("_in1")]
+    return [f"{prefix}.{key}" for key in [*bottleneck, *last_of_stage[:2]]]
+
+
+def check_finite(features: Mapping[str, Tensor]) -> None:
+    """Raise a FloatingPointError that names the layer whose features are not finite."""
+    for name, feature in features.items():
+        if not torch.isfinite(feature).all():
+            raise FloatingPointError(
+                f"the features of {name!r} are not finite: the network's weights or its input are not"
+            )

@@ -1,0 +1,147 @@
+"""Figures: the curve of one check, and the history of a run."""
+
+from collections.abc import Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unimodal_monitor.alarm import AlarmState
+from unimodal_monitor.check import Check
+from unimodal_monitor.curve import Curve, Estimate
+from unimodal_monitor.shape import low_end
+from unimodal_monitor.verdict import Shape
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NUM_EARLIER = 8
+INK, MUTED, ACCENT = "#1f2933", "#9aa5b1", "#c2410c"
+SHAPE_COLOURS = {Shape.UNIMODAL: "#15803d", Shape.UNDECIDED: "#d9dee5", Shape.MONOTONE: "#b45309"}
+STATE_COLOURS = {AlarmState.UNARMED: "#d9dee5", AlarmState.ARMED: "#15803d", AlarmState.RAISED: "#b91c1c"}
+
+
+def plot_curve(check: Check, *, earlier: Sequence[Check] = ()) -> "Figure":
+    """Accuracy and score of a check against sigma, the judged layer in front, earlier checks faint behind it."""
+    figure = _figure(9.5, 4.2)
+    panels = figure.subplots(1, 2)
+    for axes, name in zip(panels, ("accuracy", "score"), strict=True):
+        for past in earlier[-NUM_EARLIER:]:
+            _draw(axes, past.curve, name, color=MUTED, alpha=0.25, linewidth=1)
+        for curve, style in zip(check.curves[:-1], cycle(("--", ":", "-.")), strict=False):
+            _draw(axes, curve, name, color=MUTED, linestyle=style, linewidth=1.2, label=curve.layer)
+        _draw(axes, check.curve, name, color=INK, linewidth=2, errors=True, label=f"{check.curve.layer} (judged)")
+        _dress_curve(axes, check, name)
+    panels[0].legend(frameon=False, fontsize=8, loc="lower left")
+    figure.suptitle(
+        f"step {check.step}: {check.verdict.shape.value}, alarm {check.state.value}\n{check.verdict.reason}",
+        fontsize=10, color=INK, x=0.02, ha="left",
+    )  # fmt: skip
+    return figure
+
+
+def plot_history(checks: Sequence[Check]) -> "Figure":
+    """Steps x sigma: how far the score lies over its low-noise end; below it the verdicts and the peak accuracy."""
+    figure = _figure(9.5, 5.6)
+    heat, strip, peak = figure.subplots(3, 1, sharex=True, height_ratios=(6, 0.9, 3))
+    edges = _edges(np.array([check.step for check in checks], dtype=float))
+    relative_KT = np.stack([_over_low_end(check.curve) for check in checks], axis=1)
+    reach = max(0.02, float(np.quantile(relative_KT, 0.98)))
+    sigmas = np.log10(checks[-1].curve.sigmas)
+    picture = heat.pcolormesh(
+        edges, 10 ** _edges(sigmas), 100 * relative_KT, cmap="PuOr_r", vmin=-100 * reach, vmax=100 * reach
+    )
+    figure.colorbar(
+        picture, ax=[heat, strip, peak], label="score over its low-noise end (%)", aspect=35, extend="min", pad=0.02
+    )
+    heat.set(yscale="log", ylabel="sigma")
+    _mark_peaks(heat, checks)
+    _draw_strip(strip, checks, edges)
+    _draw_peak(peak, checks)
+    heat.set_title("Where the features know the class best, over the training", fontsize=10, color=INK, loc="left")
+    return figure
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _draw(axes: "Axes", curve: Curve, name: str, *, errors: bool = False, **style: Any) -> None:
+    estimate: Estimate = getattr(curve, name)
+    factor = 100 if name == "accuracy" else 1
+    mean, error = factor * np.array(estimate.mean), 2 * factor * np.array(estimate.errors)
+    axes.plot(curve.sigmas, mean, **style)
+    if errors:
+        axes.fill_between(curve.sigmas, mean - error, mean + error, color=style["color"], alpha=0.12, linewidth=0)
+
+
+def _dress_curve(axes: "Axes", check: Check, name: str) -> None:
+    axes.axvline(check.verdict.peak_sigma, color=ACCENT, linewidth=1, linestyle=":")
+    axes.set_xscale("log")
+    axes.set_xlabel("sigma (data units)")
+    axes.set_ylabel("accuracy (%)" if name == "accuracy" else check.curve.score.name)
+    axes.spines["right"].set_visible(False)
+    snr = axes.secondary_xaxis("top", functions=(_log_snr, _from_log_snr))
+    snr.set_xlabel("log-SNR", fontsize=8)
+    snr.tick_params(labelsize=7)
+
+
+def _log_snr(sigma: Any) -> Any:
+    return -2 * np.log(np.maximum(sigma, 1e-12))
+
+
+def _from_log_snr(log_snr: Any) -> Any:
+    return np.exp(-np.asarray(log_snr) / 2)
+
+
+def _over_low_end(curve: Curve) -> np.ndarray:
+    """(K,) score over its low-noise end, as a share of it."""
+    mean = np.array(curve.score.mean)
+    base = mean[: low_end(curve)].mean()
+    return (mean - base) / max(abs(base), 1e-12)
+
+
+def _edges(centres: np.ndarray) -> np.ndarray:
+    """Cell borders half way between the centres."""
+    if len(centres) == 1:
+        return np.array([centres[0] - 0.5, centres[0] + 0.5])
+    middle = (centres[1:] + centres[:-1]) / 2
+    return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
+
+
+def _mark_peaks(axes: "Axes", checks: Sequence[Check]) -> None:
+    sure = [check for check in checks if check.verdict.shape is Shape.UNIMODAL]
+    axes.plot(
+        [c.step for c in sure],
+        [c.verdict.peak_sigma for c in sure],
+        "o",
+        color=INK,
+        markersize=4,
+        label="peak, where sure",
+    )
+    if sure:
+        axes.legend(frameon=False, fontsize=8, loc="upper left")
+
+
+def _draw_strip(axes: "Axes", checks: Sequence[Check], edges: np.ndarray) -> None:
+    for check, left, right in zip(checks, edges[:-1], edges[1:], strict=True):
+        axes.axvspan(left, right, 0.5, 1, color=SHAPE_COLOURS[check.verdict.shape], linewidth=0)
+        axes.axvspan(left, right, 0, 0.42, color=STATE_COLOURS[check.state], linewidth=0)
+    axes.set(yticks=[0.21, 0.75], yticklabels=["alarm", "shape"], ylim=(0, 1))
+    axes.tick_params(axis="y", length=0, labelsize=8)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _draw_peak(axes: "Axes", checks: Sequence[Check]) -> None:
+    steps = [check.step for check in checks]
+    axes.plot(steps, [100 * max(check.curve.accuracy.mean) for check in checks], color=INK, linewidth=1.8, marker=".")
+    axes.set(xlabel="step", ylabel="peak accuracy (%)")
+    axes.spines[["top", "right"]].set_visible(False)
+    raised = next((check.step for check in checks if check.state is AlarmState.RAISED), None)
+    if raised is not None:
+        axes.axvline(raised, color=STATE_COLOURS[AlarmState.RAISED], linewidth=1.2)
+        axes.annotate(" alarm", (raised, 1), xycoords=("data", "axes fraction"), va="top", fontsize=8, color="#b91c1c")

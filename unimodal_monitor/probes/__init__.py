@@ -1,0 +1,1 @@
+"""Linear probes, batched over levels and layers."""

@@ -1,0 +1,1 @@
+"""Where a check is shown: the console, files, loggers."""

@@ -1,0 +1,66 @@
+"""One line for each check, and a progress bar while a check takes long."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from unimodal_monitor.alarm import AlarmState
+from unimodal_monitor.check import Check
+
+PATIENCE_S = 1.0
+MARKS = {AlarmState.UNARMED: " ", AlarmState.ARMED: "armed", AlarmState.RAISED: "ALARM"}
+
+
+def line(check: Check) -> str:
+    """A check in one line: step, curve from low noise to high, rise with its limits, verdict, alarm, seconds."""
+    verdict, curve = check.verdict, check.curve
+    return (
+        f"unimodal  step {check.step:>7}  {curve.sparkline()}  "
+        f"accuracy {100 * max(curve.accuracy.mean):5.1f} %  "
+        f"rise {100 * verdict.rise / (abs(verdict.height) or 1):+5.1f} %  "
+        f"{verdict.shape.value:<9}  {MARKS[check.state]:<5}  {check.seconds:.1f} s"
+    )
+
+
+class ConsoleReporter:
+    """Prints a line for each check, and the evidence when the alarm is raised.
+
+    Args:
+        write: prints a line; a progress bar's own print keeps the bar whole.
+    """
+
+    def __init__(self, write: Callable[[str], None] = print) -> None:
+        self.write = write
+
+    def report(self, history: Sequence[Check]) -> None:
+        """Print the last check."""
+        check = history[-1]
+        before = history[-2].state if len(history) > 1 else AlarmState.UNARMED
+        self.write(line(check))
+        if check.state is not before:
+            self.write(
+                f"unimodal  {before.value} -> {check.state.value}: {check.evidence}; the curve {check.verdict.reason}"
+            )
+
+
+@contextmanager
+def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on the terminal that appears after a second and vanishes at the end; the value counts images done."""
+    console = Console(file=sys.stderr)
+    columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task, start = bar.add_task(description, total=total), time.perf_counter()
+
+    def advance(num_images: int) -> None:
+        bar.advance(task, num_images)
+        if not bar.live.is_started and time.perf_counter() - start > PATIENCE_S:
+            bar.start()
+
+    try:
+        yield advance
+    finally:
+        bar.stop()

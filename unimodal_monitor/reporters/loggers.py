@@ -1,0 +1,56 @@
+"""Scalars and figures into whatever loggers the training has: W&B, TensorBoard, CSV, or others of their kind."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from unimodal_monitor.check import Check
+from unimodal_monitor.plot import plot_curve, plot_history
+from unimodal_monitor.reporters.scalars import scalars
+
+
+class LoggerReporter:
+    """Logs at the step of the check, whatever the training's own logging interval is.
+
+    Args:
+        loggers: with `log_metrics(metrics, step=)`; those with `log_image`, or with an `experiment` that has
+            `add_figure`, are given the figures as well.
+    """
+
+    def __init__(self, loggers: Sequence[Any]) -> None:
+        self.loggers = loggers
+
+    def report(self, history: Sequence[Check]) -> None:
+        """Log the last check."""
+        check = history[-1]
+        for logger in self.loggers:
+            logger.log_metrics(scalars(check), step=check.step)
+        takers = [logger for logger in self.loggers if _takes_figures(logger)]
+        if takers:
+            figures = {
+                "unimodal/curve": plot_curve(check, earlier=history[:-1]),
+                "unimodal/history": plot_history(history),
+            }
+            for logger in takers:
+                for name, figure in figures.items():
+                    _log_figure(logger, name, figure, check.step)
+
+
+def _takes_figures(logger: Any) -> bool:
+    return hasattr(logger, "log_image") or hasattr(getattr(logger, "experiment", None), "add_figure")
+
+
+def _log_figure(logger: Any, name: str, figure: Any, step: int) -> None:
+    if hasattr(logger, "log_image"):
+        logger.log_image(key=name, images=[_as_image(figure)], step=step)
+    else:
+        logger.experiment.add_figure(name, figure, global_step=step, close=False)
+
+
+def _as_image(figure: Any) -> Any:
+    """A PIL image: loggers take these, and not always a figure."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return Image.open(buffer)

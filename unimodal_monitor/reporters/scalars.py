@@ -1,0 +1,33 @@
+"""A check as scalars for a logger, and its headline for `ModelCheckpoint` and `EarlyStopping`."""
+
+from unimodal_monitor.alarm import AlarmState
+from unimodal_monitor.check import Check
+from unimodal_monitor.verdict import Shape
+
+SHAPE_CODES = {Shape.MONOTONE: -1.0, Shape.UNDECIDED: 0.0, Shape.UNIMODAL: 1.0}
+STATE_CODES = {AlarmState.UNARMED: 0.0, AlarmState.ARMED: 1.0, AlarmState.RAISED: 2.0}
+
+
+def headline(check: Check) -> dict[str, float]:
+    """The few numbers to monitor, all finite: shape is -1, 0 or 1; alarm is 0 (unarmed), 1 (armed) or 2 (raised)."""
+    return {
+        "unimodal/rise": check.verdict.rise,
+        "unimodal/rise_low": check.verdict.rise_low,
+        "unimodal/rise_high": check.verdict.rise_high,
+        "unimodal/peak_sigma": check.verdict.peak_sigma,
+        "unimodal/peak_accuracy": max(check.curve.accuracy.mean),
+        "unimodal/peak_score": max(check.curve.score.mean),
+        "unimodal/shape": SHAPE_CODES[check.verdict.shape],
+        "unimodal/alarm": STATE_CODES[check.state],
+        "unimodal/seconds": check.seconds,
+    }
+
+
+def scalars(check: Check) -> dict[str, float]:
+    """The headline, and the judged curve level by level."""
+    curve = check.curve
+    levels = {}
+    for sigma, accuracy, score in zip(curve.sigmas, curve.accuracy.mean, curve.score.mean, strict=True):
+        levels[f"unimodal/accuracy/sigma_{sigma:.3g}"] = accuracy
+        levels[f"unimodal/score/sigma_{sigma:.3g}"] = score
+    return {**headline(check), **levels}

@@ -1,0 +1,80 @@
+"""The statistics of a curve: every rise over the low-noise end, with limits that hold for all levels at once."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from unimodal_monitor.curve import Curve, Estimate
+
+LOW_END = 0.02
+"""Levels up to this fraction of the data's standard deviation hardly differ from clean data; they are pooled."""
+
+NUM_DRAWS = 20_000
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Rises:
+    """How much higher the curve is at each level than at its low-noise end.
+
+    Args:
+        levels: indices of the levels above the low end, ascending.
+        rise: of each of them, in units of the quantity.
+        lower: simultaneous lower confidence limits.
+        upper: simultaneous upper confidence limits.
+    """
+
+    levels: tuple[int, ...]
+    rise: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+
+
+def low_end(curve: Curve) -> int:
+    """Number of levels that make the low-noise end: one at least, and never so many that no interior is left."""
+    pooled = sum(sigma <= LOW_END * curve.data_std for sigma in curve.sigmas)
+    return max(1, min(pooled, len(curve.sigmas) - 2))
+
+
+def rises(curve: Curve, estimate: Estimate, *, confidence: float) -> Rises:
+    """All rises over the low end, from paired differences on the same images.
+
+    The limits are rise +- c * error, where c is the `confidence` quantile of the largest absolute studentized
+    error over all levels, found by drawing from the estimated joint normal distribution (max-T). They hold for
+    all levels together, so the peak may be chosen by looking.
+
+    Args:
+        curve: where the levels are.
+        estimate: the quantity to compare, of this curve.
+        confidence: of all limits together, such as 0.95.
+
+    Source: Hothorn, Bretz and Westfall 2008, Simultaneous inference in general parametric models.
+    """
+    pooled = low_end(curve)
+    levels = np.arange(pooled, len(curve.sigmas))
+    contrast = np.zeros((len(levels), len(curve.sigmas)))
+    contrast[:, :pooled] = -1 / pooled
+    contrast[np.arange(len(levels)), levels] = 1
+    difference = contrast @ np.array(estimate.mean)
+    covariance = contrast @ np.array(estimate.covariance) @ contrast.T
+    errors = np.sqrt(np.clip(covariance.diagonal(), 0, None))
+    margin = critical_value(covariance, confidence=confidence) * errors
+    return Rises(tuple(levels.tolist()), difference, difference - margin, difference + margin)
+
+
+def critical_value(covariance: np.ndarray, *, confidence: float) -> float:
+    """Quantile of the largest absolute value of jointly normal variables of unit variance.
+
+    Args:
+        covariance: (K, K); a variable without variance is left out.
+        confidence: probability that no variable exceeds the value.
+    """
+    errors = np.sqrt(np.clip(covariance.diagonal(), 0, None))
+    varies = errors > 1e-12 * max(errors.max(initial=0), 1e-300)
+    if not varies.any():
+        return 0.0
+    correlation = covariance[np.ix_(varies, varies)] / np.outer(errors[varies], errors[varies])
+    values, vectors = np.linalg.eigh(correlation)
+    normal = np.random.default_rng(SEED).standard_normal((NUM_DRAWS, len(values)))
+    draws = normal @ (vectors * np.sqrt(np.clip(values, 0, None))).T
+    return float(np.quantile(np.abs(draws).max(1), confidence))
