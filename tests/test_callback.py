@@ -97,7 +97,7 @@ def test_checkpoints_and_early_stopping_can_monitor_from_the_first_epoch(tmp_pat
 
 def test_a_run_resumed_goes_on_with_its_history_armed_as_it_was(tmp_path, scripted):
     """The state survives a checkpoint that `weights_only=True` loads."""
-    scripted(0.5, 0.4, 0.3, 0.2)
+    scripted(0.9, 0.5, 0.4, 0.3)
     first = UnimodalMonitor(tiny_probe_set(), every_n_steps=5)
     trainer = fit(tmp_path, first, max_steps=6)
     trainer.save_checkpoint(tmp_path / "run.ckpt")
@@ -121,18 +121,18 @@ def test_a_history_of_another_probe_set_is_refused(tmp_path):
 
 
 def test_the_alarm_stops_the_training_when_asked_to(tmp_path, scripted):
-    """Armed at the start, lost twice, stopped at the second loss."""
-    scripted(0.5, 0.001, 0.001, 0.001)
+    """Not armed by the untrained network, then armed, lost twice, stopped at the second loss."""
+    scripted(0.9, 0.5, 0.001, 0.001, 0.001)
     monitor = UnimodalMonitor(tiny_probe_set(), every_n_steps=5, on_alarm="stop")
     with pytest.warns(UserWarning, match="lost for 2 checks.*the training stops"):
         trainer = fit(tmp_path, monitor)
-    assert trainer.global_step == 10
-    assert [check.state.value for check in monitor.history] == ["armed", "armed", "raised"]
+    assert trainer.global_step == 15
+    assert [check.state.value for check in monitor.history] == ["unarmed", "armed", "armed", "raised"]
 
 
 def test_the_alarm_warns_once_by_default_and_training_goes_on(tmp_path, scripted):
     """A raised alarm that stays raised is told once."""
-    scripted(*[0.5] + 20 * [0.001])
+    scripted(*[0.5, 0.5] + 20 * [0.001])
     monitor = UnimodalMonitor(tiny_probe_set(), every_n_steps=10)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
@@ -143,10 +143,10 @@ def test_the_alarm_warns_once_by_default_and_training_goes_on(tmp_path, scripted
 
 def test_the_alarm_calls_a_function_with_the_check(tmp_path, scripted):
     """Once, with the check that raised it."""
-    scripted(0.5, 0.001, 0.001, 0.001, 0.001, 0.001)
+    scripted(0.5, 0.5, 0.001, 0.001, 0.001, 0.001)
     calls = []
     fit(tmp_path, UnimodalMonitor(tiny_probe_set(), every_n_steps=10, on_alarm=calls.append))
-    assert [check.step for check in calls] == [20]
+    assert [check.step for check in calls] == [30]
 
 
 def test_a_failing_check_is_told_and_after_three_no_more_are_made(tmp_path):

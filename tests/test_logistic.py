@@ -25,7 +25,7 @@ def fitted(probe: LogisticProbe) -> LinearClassifier:
 def test_weights_and_accuracy_are_those_of_scikit_learn(C):
     """On standardised features: coefficients and centred intercepts to 1e-3, accuracies to 0.2 points."""
     x, y = digit_features()
-    classifier = fitted(LogisticProbe(C))
+    classifier = fitted(LogisticProbe(C, tolerance=1e-7))
     predicted = classifier.scores(x[:, NUM_FIT:]).argmax(2)
     for level in range(len(x)):
         scaler = StandardScaler().fit(x[level, :NUM_FIT].double())

@@ -99,6 +99,7 @@ class UnimodalMonitor(Callback):
             "sigmas": sigmas, "layers": layers, "probe": probe, "alarm": alarm, "num_draws": num_draws,
             "batch_size": batch_size, "seed": seed,
         }  # fmt: skip
+        self.written_to: Path | None = None
         self._monitor: Monitor | None = None
         self._reporters: list[Reporter] = []
         self._restored: Mapping[str, Any] = {}
@@ -204,7 +205,7 @@ class UnimodalMonitor(Callback):
         trainer.should_stop = trainer.should_stop or stop
 
     def _make_reporters(self, trainer: Any) -> list[Reporter]:
-        folder = _free_folder(trainer, self.folder, goes_on=bool(self._restored))
+        self.written_to = folder = _free_folder(trainer, self.folder, goes_on=bool(self._restored))
         bar = trainer.progress_bar_callback
         write = print if bar is None else bar.print
         return [ConsoleReporter(write), JsonlReporter(folder), FigureReporter(folder), LoggerReporter(trainer.loggers)]

@@ -99,7 +99,7 @@ class Monitor:
         """Look at the network; it, its gradients and every random state are left as they were.
 
         Args:
-            step: of the training, for the record.
+            step: of the training. The curve of step 0 is measured but arms nothing: the network is untrained.
             precision: gives the context of the forwards, such as autocast.
             progress: called with the number of images done since its last call.
 
@@ -114,7 +114,7 @@ class Monitor:
         sigmas, std = self.protocol.sigmas, self.probe_set.std
         curves = tuple(Curve.from_outcomes(layer, sigmas, std, outcomes[layer]) for layer in self.layers)
         verdict = judge(curves[-1])
-        state = self.alarm.update(verdict)
+        state = self.alarm.update(verdict) if step > 0 else self.alarm.state
         self.history[-1:] = [replace(check, outcomes={}) for check in self.history[-1:]]
         self.history.append(
             Check(
