@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NUM_EARLIER = 8
+LOG_SNR_TICKS = range(-20, 21, 2)
 INK, MUTED, ACCENT = "#1f2933", "#9aa5b1", "#c2410c"
 SHAPE_COLOURS = {Shape.UNIMODAL: "#15803d", Shape.UNDECIDED: "#d9dee5", Shape.MONOTONE: "#b45309"}
 STATE_COLOURS = {AlarmState.UNARMED: "#d9dee5", AlarmState.ARMED: "#15803d", AlarmState.RAISED: "#b91c1c"}
@@ -47,14 +48,15 @@ def plot_history(checks: Sequence[Check]) -> "Figure":
     heat, strip, peak = figure.subplots(3, 1, sharex=True, height_ratios=(6, 0.9, 3))
     edges = _edges(np.array([check.step for check in checks], dtype=float))
     relative_KT = np.stack([_over_low_end(check.curve) for check in checks], axis=1)
-    reach = max(0.02, float(np.quantile(relative_KT, 0.98)))
     sigmas = np.log10(checks[-1].curve.sigmas)
-    picture = heat.pcolormesh(
-        edges, 10 ** _edges(sigmas), 100 * relative_KT, cmap="PuOr_r", vmin=-100 * reach, vmax=100 * reach
+    colours = _colours(100 * relative_KT)
+    picture = heat.pcolormesh(edges, 10 ** _edges(sigmas), 100 * relative_KT, **colours)
+    norm = colours["norm"]
+    ticks = [norm.vmin, norm.vmin / 2, 0, norm.vmax / 2, norm.vmax]
+    bar = figure.colorbar(
+        picture, ax=[heat, strip, peak], label="score over its low-noise end (%)", aspect=35, pad=0.02
     )
-    figure.colorbar(
-        picture, ax=[heat, strip, peak], label="score over its low-noise end (%)", aspect=35, extend="min", pad=0.02
-    )
+    bar.set_ticks(ticks, labels=[f"{tick:+.2g}" for tick in ticks])
     heat.set(yscale="log", ylabel="sigma")
     _mark_peaks(heat, checks)
     _draw_strip(strip, checks, edges)
@@ -79,22 +81,18 @@ def _draw(axes: "Axes", curve: Curve, name: str, *, errors: bool = False, **styl
 
 
 def _dress_curve(axes: "Axes", check: Check, name: str) -> None:
-    axes.axvline(check.verdict.peak_sigma, color=ACCENT, linewidth=1, linestyle=":")
+    if check.verdict.shape is Shape.UNIMODAL:
+        axes.axvline(check.verdict.peak_sigma, color=ACCENT, linewidth=1, linestyle=":", label="peak")
     axes.set_xscale("log")
     axes.set_xlabel("sigma (data units)")
     axes.set_ylabel("accuracy (%)" if name == "accuracy" else check.curve.score.name)
     axes.spines["right"].set_visible(False)
-    snr = axes.secondary_xaxis("top", functions=(_log_snr, _from_log_snr))
+    ticks = [tick for tick in LOG_SNR_TICKS if check.curve.sigmas[0] <= np.exp(-tick / 2) <= check.curve.sigmas[-1]]
+    snr = axes.secondary_xaxis("top")
+    snr.set_xticks([np.exp(-tick / 2) for tick in ticks], [f"{tick:d}" for tick in ticks])
+    snr.set_xticks([], minor=True)
     snr.set_xlabel("log-SNR", fontsize=8)
     snr.tick_params(labelsize=7)
-
-
-def _log_snr(sigma: Any) -> Any:
-    return -2 * np.log(np.maximum(sigma, 1e-12))
-
-
-def _from_log_snr(log_snr: Any) -> Any:
-    return np.exp(-np.asarray(log_snr) / 2)
 
 
 def _over_low_end(curve: Curve) -> np.ndarray:
@@ -112,6 +110,14 @@ def _edges(centres: np.ndarray) -> np.ndarray:
     return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
 
 
+def _colours(values: np.ndarray) -> dict[str, Any]:
+    """White at the low-noise end, orange above it, blue below; each side has its own range."""
+    from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
+
+    cmap = LinearSegmentedColormap.from_list("rise", ["#3d5a80", "#f7f6f2", "#c2410c"])
+    return {"cmap": cmap, "norm": TwoSlopeNorm(0, vmin=min(-10.0, values.min()), vmax=max(2.0, values.max()))}
+
+
 def _mark_peaks(axes: "Axes", checks: Sequence[Check]) -> None:
     sure = [check for check in checks if check.verdict.shape is Shape.UNIMODAL]
     axes.plot(
@@ -123,7 +129,7 @@ def _mark_peaks(axes: "Axes", checks: Sequence[Check]) -> None:
         label="peak, where sure",
     )
     if sure:
-        axes.legend(frameon=False, fontsize=8, loc="upper left")
+        axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 0.98), borderaxespad=0.2)
 
 
 def _draw_strip(axes: "Axes", checks: Sequence[Check], edges: np.ndarray) -> None:
@@ -136,10 +142,23 @@ def _draw_strip(axes: "Axes", checks: Sequence[Check], edges: np.ndarray) -> Non
         spine.set_visible(False)
 
 
+def _strip_key() -> list[Any]:
+    from matplotlib.patches import Patch
+
+    names = {
+        "unimodal; armed": SHAPE_COLOURS[Shape.UNIMODAL],
+        "monotone": SHAPE_COLOURS[Shape.MONOTONE],
+        "undecided; unarmed": SHAPE_COLOURS[Shape.UNDECIDED],
+        "alarm raised": STATE_COLOURS[AlarmState.RAISED],
+    }
+    return [Patch(color=colour, label=name) for name, colour in names.items()]
+
+
 def _draw_peak(axes: "Axes", checks: Sequence[Check]) -> None:
     steps = [check.step for check in checks]
     axes.plot(steps, [100 * max(check.curve.accuracy.mean) for check in checks], color=INK, linewidth=1.8, marker=".")
     axes.set(xlabel="step", ylabel="peak accuracy (%)")
+    axes.legend(handles=_strip_key(), frameon=False, fontsize=7, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.2))
     axes.spines[["top", "right"]].set_visible(False)
     raised = next((check.step for check in checks if check.state is AlarmState.RAISED), None)
     if raised is not None:
