@@ -31,8 +31,9 @@ from pytorch_lightning.profilers import SimpleProfiler
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
-from unimodal_monitor import ProbeSet, UnimodalMonitor
+from unimodal_monitor import LogisticProbe, ProbeSet, RidgeProbe, UnimodalMonitor
 
+PROBES = {"ridge": RidgeProbe, "logistic": LogisticProbe}
 LOGGERS = {"csv": CSVLogger, "tensorboard": TensorBoardLogger, "wandb": partial(WandbLogger, offline=True)}
 
 
@@ -165,6 +166,7 @@ def parse_args() -> argparse.Namespace:
     add("--checks-every", type=int, default=20_000, help="images seen between two checks")
     add("--check-batch", type=int, default=256, help="images per forward of a check")
     add("--num-probe", type=int, default=7_000, help="held-out images, to fit and to score the probe")
+    add("--probe", choices=list(PROBES), default="ridge")
     add("--on-alarm", choices=["warn", "stop"], default="warn")
     add("--precision", default="bf16-mixed")
     add("--device", default="auto", help="Lightning's accelerator: auto, cpu, gpu, ...")
@@ -188,7 +190,9 @@ def main() -> None:
         members=train, heldout=test, num_members=min(len(train), 1000), num_heldout=args.num_probe
     )
     every = max(1, args.checks_every // args.batch_size)
-    monitor = UnimodalMonitor(images, every_n_steps=every, on_alarm=args.on_alarm, batch_size=args.check_batch)
+    monitor = UnimodalMonitor(
+        images, every_n_steps=every, on_alarm=args.on_alarm, probe=PROBES[args.probe](), batch_size=args.check_batch
+    )
     trainer = build_trainer(args, monitor)
     trainer.fit(EDM(args.size) if args.precond == "edm" else DDPM(args.size), loader)
     seconds = sum(trainer.profiler.recorded_durations["run_training_batch"])

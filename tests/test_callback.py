@@ -4,6 +4,7 @@ import csv
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
@@ -257,3 +258,30 @@ def test_a_job_of_the_other_namespace_takes_the_same_class(tmp_path, order):
         ]
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
+
+
+@pytest.mark.slow
+def test_two_ranks_reach_the_same_verdicts_and_publish_them(tmp_path):
+    """DDP over gloo, by Lightning's own launcher; one rank writes the files."""
+    script = tmp_path / "job.py"
+    script.write_text(
+        "\n".join(
+            [
+                "import sys; sys.path.insert(0, sys.argv[1])",
+                "import torch, tiny_job, pytorch_lightning as pl",
+                "from unimodal_monitor import UnimodalMonitor",
+                "torch.set_num_threads(1)",
+                "monitor = UnimodalMonitor(tiny_job.tiny_probe_set(), every_n_steps=5, folder=sys.argv[2] + '/checks')",
+                "trainer = pl.Trainer(max_steps=11, accelerator='cpu', devices=2, logger=False, callbacks=[monitor],",
+                "    strategy='ddp_find_unused_parameters_true', enable_checkpointing=False)",
+                "trainer.fit(tiny_job.TinyJob(), tiny_job.tiny_loader())",
+                "rises = [check.verdict.rise for check in monitor.history]",
+                "assert len(rises) == 3 and abs(trainer.callback_metrics['unimodal/rise'] - rises[-1]) < 1e-6",
+                "open(f'{sys.argv[2]}/rank{trainer.global_rank}', 'w').write(repr(rises))",
+            ]
+        )
+    )
+    tests = Path(__file__).parent
+    subprocess.run([sys.executable, str(script), str(tests), str(tmp_path)], check=True, timeout=300, cwd=tmp_path)
+    assert (tmp_path / "rank0").read_text() == (tmp_path / "rank1").read_text()
+    assert len(read_checks(tmp_path / "checks")) == 3
