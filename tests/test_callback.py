@@ -150,6 +150,27 @@ def test_the_alarm_calls_a_function_with_the_check(tmp_path, scripted):
     assert [check.step for check in calls] == [30]
 
 
+def test_a_function_that_fails_on_the_alarm_does_not_end_the_training(tmp_path, scripted):
+    """It is told with its cause."""
+
+    def explode(check):
+        raise RuntimeError("mail server down")
+
+    scripted(0.5, 0.5, 0.001, 0.001, 0.001, 0.001)
+    with pytest.warns(UserWarning, match="mail server down"):
+        trainer = fit(tmp_path, UnimodalMonitor(tiny_probe_set(), every_n_steps=10, on_alarm=explode))
+    assert trainer.global_step == 50
+
+
+def test_what_a_check_measures_is_said_at_the_start(tmp_path, capsys):
+    """Levels, layers, and how many images the probe has."""
+    fit(tmp_path, UnimodalMonitor(tiny_probe_set(), every_n_steps=100), max_steps=1)
+    first = capsys.readouterr().out.splitlines()[0]
+    assert "9 levels" in first
+    assert "blocks.2 (judged)" in first
+    assert "fitted on 100 images and scored on 200" in first
+
+
 def test_a_failing_check_is_told_and_after_three_no_more_are_made(tmp_path):
     """Training goes on to its end."""
 

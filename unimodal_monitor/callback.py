@@ -52,6 +52,7 @@ class UnimodalMonitor(Callback):
         num_draws: noises for each image.
         batch_size: inputs in one forward of a check, all levels together.
         seed: of the noise.
+        noised_input: False shows the network clean images and only tells it the level.
         folder: for `checks.jsonl` and the figures; None for `unimodal` beside the run's logs.
 
     Raises:
@@ -77,6 +78,7 @@ class UnimodalMonitor(Callback):
         num_draws: int = 1,
         batch_size: int = 512,
         seed: int = 0,
+        noised_input: bool = True,
         folder: Path | str | None = None,
     ) -> None:
         if every_n_steps < 1:
@@ -97,7 +99,7 @@ class UnimodalMonitor(Callback):
         self._denoiser = denoiser
         self._options: dict[str, Any] = {
             "sigmas": sigmas, "layers": layers, "probe": probe, "alarm": alarm, "num_draws": num_draws,
-            "batch_size": batch_size, "seed": seed,
+            "batch_size": batch_size, "seed": seed, "noised_input": noised_input,
         }  # fmt: skip
         self.written_to: Path | None = None
         self._monitor: Monitor | None = None
@@ -170,7 +172,9 @@ class UnimodalMonitor(Callback):
             return
         self._num_failures = 0
         if trainer.world_size > 1:
-            self._monitor.load_state_dict(trainer.strategy.broadcast(self._monitor.state_dict()))
+            agreed = trainer.strategy.broadcast(self._monitor.state_dict())
+            if not trainer.is_global_zero:
+                self._monitor.load_state_dict(agreed)
         self._publish(trainer)
         self._report(trainer)
         self._act(trainer)
@@ -198,7 +202,10 @@ class UnimodalMonitor(Callback):
         if check.state is not AlarmState.RAISED or was_raised:
             return
         if callable(self.on_alarm):
-            self.on_alarm(check)
+            try:
+                self.on_alarm(check)
+            except Exception:
+                _warn(trainer, f"on_alarm failed at step {check.step}\n{traceback.format_exc()}")
             return
         stop = self.on_alarm == "stop"
         _warn(trainer, f"step {check.step}: {check.evidence}" + ("; the training stops" if stop else ""))
@@ -208,6 +215,8 @@ class UnimodalMonitor(Callback):
         self.written_to = folder = _free_folder(trainer, self.folder, goes_on=bool(self._restored))
         bar = trainer.progress_bar_callback
         write = print if bar is None else bar.print
+        if trainer.is_global_zero and self._monitor is not None:
+            write(f"unimodal  {self._monitor.describe()}")
         return [ConsoleReporter(write), JsonlReporter(folder), FigureReporter(folder), LoggerReporter(trainer.loggers)]
 
     def _progress(self, trainer: Any) -> AbstractContextManager[Callable[[int], None]]:

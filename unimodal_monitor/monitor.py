@@ -41,6 +41,7 @@ class Monitor:
         num_draws: independent noises for each image.
         seed: of the noise.
         batch_size: inputs in one forward, all levels together.
+        noised_input: False shows the network clean images and only tells it the level.
 
     Raises:
         ValueError: if labels are missing, a layer is unknown or silent, or too few levels are left.
@@ -58,6 +59,7 @@ class Monitor:
         num_draws: int = 1,
         seed: int = 0,
         batch_size: int = 512,
+        noised_input: bool = True,
     ) -> None:
         if min(num_draws, batch_size) < 1:
             raise ValueError(f"num_draws and batch_size count from 1, got {num_draws} and {batch_size}")
@@ -66,12 +68,15 @@ class Monitor:
         self.layers = find_layers(denoiser.network, layers)
         self.alarm = Alarm() if alarm is None else alarm
         self.history: list[Check] = []
+        wanted = _wanted_levels(probe_set, sigmas)
+        self._num_wanted = len(wanted)
         self.protocol = Protocol(
-            sigmas=_levels(denoiser, probe_set, sigmas),
+            sigmas=_levels(denoiser, wanted),
             probe=RidgeProbe() if probe is None else probe,
             num_draws=num_draws,
             seed=seed,
             batch_size=batch_size,
+            noised_input=noised_input,
         )
         _check_sizes(probe_set)
 
@@ -135,6 +140,17 @@ class Monitor:
         """Images that a check passes through the network, at all levels each, counting draws."""
         return (len(self.probe_set.fit) + len(self.probe_set.heldout)) * self.protocol.num_draws
 
+    def describe(self) -> str:
+        """What a check will measure, in one sentence."""
+        sigmas, (*others, judged) = self.protocol.sigmas, self.layers
+        beyond = self._num_wanted - len(sigmas)
+        return (
+            f"{len(sigmas)} levels from sigma {sigmas[0]:.3g} to {sigmas[-1]:.3g}"
+            + (f" ({beyond} of {self._num_wanted} are out of the schedule's reach)" if beyond else "")
+            + f"; layers {', '.join([*others, f'{judged} (judged)'])}; probe fitted on {len(self.probe_set.fit)} images"
+            + f" and scored on {len(self.probe_set.heldout)}"
+        )
+
     def state_dict(self) -> dict[str, Any]:
         """Primitives only: the history and the alarm."""
         return {"history": [check.to_dict() for check in self.history], "alarm": self.alarm.state_dict()}
@@ -162,10 +178,14 @@ class Monitor:
         return torch.device("cpu") if parameter is None else parameter.device
 
 
-def _levels(denoiser: Denoiser, probe_set: ProbeSet, sigmas: Tensor | Sequence[float] | None) -> Tensor:
+def _wanted_levels(probe_set: ProbeSet, sigmas: Tensor | Sequence[float] | None) -> Tensor:
     wanted = paper_sigmas(probe_set.std) if sigmas is None else torch.as_tensor(sigmas, dtype=torch.float64)
     if wanted.ndim != 1 or not (wanted > 0).all() or not wanted.isfinite().all() or not (wanted.diff() > 0).all():
         raise ValueError(f"sigmas must be positive and ascending, got {wanted.tolist()}")
+    return wanted
+
+
+def _levels(denoiser: Denoiser, wanted: Tensor) -> Tensor:
     levels = denoiser.snap(wanted)
     if len(levels) < MIN_LEVELS:
         raise ValueError(
