@@ -1,11 +1,14 @@
 """Where a check is shown."""
 
+import csv
 import json
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from simulated import FALLING, simulated_check
 
 from unimodal_monitor import AlarmState, read_checks
@@ -106,3 +109,51 @@ def test_tensorboard_gets_scalars_and_figures(tmp_path):
     events.Reload()
     assert [event.step for event in events.Scalars("unimodal/rise")] == [207]
     assert [event.step for event in events.Images("unimodal/history")] == [207]
+
+
+def test_a_check_with_nan_is_not_written_and_the_file_stays(tmp_path):
+    """The lines written before are still whole."""
+    JsonlReporter(tmp_path).report(HISTORY[:2])
+    with pytest.raises(ValueError, match="Out of range float"):
+        JsonlReporter(tmp_path).report([*HISTORY[:2], replace(HISTORY[2], seconds=math.nan)])
+    assert read_checks(tmp_path) == HISTORY[:2]
+
+
+def test_a_logger_of_figures_gets_figures():
+    """Any `experiment` with `add_figure`, without the figure being closed, which pyplot does not know."""
+    logged = {}
+
+    class Experiment:
+        def add_figure(self, name, figure, *, global_step, close):
+            logged[name] = len(figure.axes), global_step, close
+
+    class Logger:
+        experiment = Experiment()
+
+        def log_metrics(self, metrics, step):
+            pass
+
+    LoggerReporter([Logger()]).report(HISTORY)
+    assert logged == {"unimodal/curve": (2, 207, False), "unimodal/history": (4, 207, False)}
+
+
+def test_a_csv_logger_gets_the_scalars_at_the_step_of_the_check(tmp_path):
+    """Step 207 is no multiple of its logging interval, 50."""
+    logger = CSVLogger(tmp_path)
+    LoggerReporter([logger]).report(HISTORY)
+    logger.save()
+    with (Path(logger.log_dir) / "metrics.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["step"] == "207"
+    assert float(row["unimodal/rise"]) == HISTORY[-1].verdict.rise
+
+
+def test_a_logger_that_fails_is_not_hidden():
+    """The reporter raises; whether the training goes on is the callback's business."""
+
+    class Logger:
+        def log_metrics(self, metrics, step):
+            raise ConnectionError("offline")
+
+    with pytest.raises(ConnectionError, match="offline"):
+        LoggerReporter([Logger()]).report(HISTORY)

@@ -21,7 +21,7 @@ from unimodal_monitor.probes.base import Probe
 from unimodal_monitor.reporters.base import Reporter
 from unimodal_monitor.reporters.console import ConsoleReporter, progress_bar
 from unimodal_monitor.reporters.figures import FigureReporter
-from unimodal_monitor.reporters.jsonl import CHECKS, JsonlReporter
+from unimodal_monitor.reporters.jsonl import JsonlReporter, unused_folder
 from unimodal_monitor.reporters.loggers import LoggerReporter
 from unimodal_monitor.reporters.scalars import headline
 
@@ -212,7 +212,8 @@ class UnimodalMonitor(Callback):
         trainer.should_stop = trainer.should_stop or stop
 
     def _make_reporters(self, trainer: Any) -> list[Reporter]:
-        self.written_to = folder = _free_folder(trainer, self.folder, goes_on=bool(self._restored))
+        wanted = Path(self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "unimodal")
+        self.written_to = folder = wanted if self._restored else unused_folder(wanted)
         bar = trainer.progress_bar_callback
         write = print if bar is None else bar.print
         if trainer.is_global_zero and self._monitor is not None:
@@ -236,16 +237,6 @@ def _refuse_sharded(trainer: Any) -> None:
             f"{name} shards the parameters, and a check runs only a part of the network; "
             "the monitor supports single devices and DDP"
         )
-
-
-def _free_folder(trainer: Any, folder: Path | str | None, *, goes_on: bool) -> Path:
-    """Where to write; a new run never overwrites the checks of an older one."""
-    wanted = Path(folder or Path(trainer.log_dir or trainer.default_root_dir) / "unimodal")
-    free, number = wanted, 1
-    while (free / CHECKS).exists() and not goes_on:
-        number += 1
-        free = wanted.with_name(f"{wanted.name}_{number}")
-    return free
 
 
 def _failure_message(step: int, num_failures: int, cause: str) -> str:

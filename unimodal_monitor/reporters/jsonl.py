@@ -45,6 +45,15 @@ class JsonlReporter:
         np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
+def unused_folder(wanted: Path) -> Path:
+    """`wanted`, or one numbered beside it where an older run has written its checks: these are never overwritten."""
+    folder, number = wanted, 1
+    while (folder / CHECKS).exists():
+        number += 1
+        folder = wanted.with_name(f"{wanted.name}_{number}")
+    return folder
+
+
 def read_checks(path: Path | str) -> list[Check]:
     """The checks of a `checks.jsonl`, or of the folder that holds one.
 

@@ -1,0 +1,57 @@
+"""What passes from images to outcomes."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unimodal_monitor.data import ProbeSet
+from unimodal_monitor.denoisers import EDMDenoiser, Network
+from unimodal_monitor.measure import Protocol, measure
+from unimodal_monitor.noise import paper_sigmas
+from unimodal_monitor.probes.base import Probe
+from unimodal_monitor.probes.logistic import LogisticProbe
+from unimodal_monitor.probes.ridge import RidgeProbe
+
+
+class Doubled(nn.Module):
+    """A network of one layer, which passes the images on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Identity()
+
+    def forward(self, noised: Tensor, sigma: Tensor) -> Tensor:
+        return self.layer(noised)
+
+
+def scores(labels: Tensor, *, batch_size: int = 512, probe: Probe | None = None) -> Tensor:
+    """(K, R, M) scores on images whose first pixels tell their class."""
+    shape = (len(labels), 6)
+    images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)) + labels.view(-1, 1)
+    probe_set = ProbeSet.from_datasets((images[0], labels), (images[1], labels))
+    protocol = Protocol(
+        sigmas=paper_sigmas(1.0), probe=probe or RidgeProbe(), num_draws=2, seed=0, batch_size=batch_size
+    )
+    network = Doubled()
+    denoiser = EDMDenoiser(Network(network))
+    return measure(denoiser, {"layer": network.layer}, probe_set, protocol, device=torch.device("cpu"))[
+        "layer"
+    ].score_KRM
+
+
+LABELS = torch.arange(60) % 3
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_labels_of_any_integer_type_will_do(dtype):
+    """NumPy's and Hugging Face's are often small."""
+    assert torch.equal(scores(LABELS.to(dtype)), scores(LABELS))
+
+
+@pytest.mark.parametrize("probe", [RidgeProbe(), LogisticProbe()])
+def test_outcomes_do_not_depend_on_the_batch_size(probe):
+    """Batches of one image, ragged ones, and all at once; the rarest class is rarer than a batch is large."""
+    labels = torch.where(torch.arange(60) % 20 == 0, 3, LABELS)
+    whole = scores(labels, probe=probe)
+    for batch_size in (9, 64):
+        torch.testing.assert_close(scores(labels, batch_size=batch_size, probe=probe), whole, rtol=0, atol=1e-3)
