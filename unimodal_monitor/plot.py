@@ -56,7 +56,7 @@ def plot_history(checks: Sequence[Check]) -> "Figure":
     bar = figure.colorbar(
         picture, ax=[heat, strip, peak], label="score over its low-noise end (%)", aspect=35, pad=0.02
     )
-    bar.set_ticks(ticks, labels=[f"{tick:+.2g}" for tick in ticks])
+    bar.set_ticks(ticks, labels=[f"{tick:+.0f}" if abs(tick) >= 10 else f"{tick:+.1f}" for tick in ticks])
     heat.set(yscale="log", ylabel="sigma")
     _mark_peaks(heat, checks)
     _draw_strip(strip, checks, edges)
