@@ -261,3 +261,8 @@ def test_features_that_are_not_finite_name_their_layer(bad):
     with pytest.raises(FloatingPointError, match="features of 'up' are not finite"):
         check_finite({"mid": INPUT, "up": torch.tensor([[1.0, bad]])})
     check_finite({"mid": INPUT})
+
+
+def test_a_single_layer_may_be_given_as_a_string():
+    """As configuration files have it."""
+    assert list(find_layers(Stack(), "blocks.1")) == ["blocks.1"]

@@ -218,7 +218,8 @@ class UnimodalMonitor(Callback):
         write = print if bar is None else bar.print
         if trainer.is_global_zero and self._monitor is not None:
             write(f"unimodal  {self._monitor.describe()}")
-        return [ConsoleReporter(write), JsonlReporter(folder), FigureReporter(folder), LoggerReporter(trainer.loggers)]
+        of_loggers = [LoggerReporter([logger]) for logger in trainer.loggers]  # one each: a failure stays its own
+        return [ConsoleReporter(write), JsonlReporter(folder), FigureReporter(folder), *of_loggers]
 
     def _progress(self, trainer: Any) -> AbstractContextManager[Callable[[int], None]]:
         if not trainer.is_global_zero or self._monitor is None:

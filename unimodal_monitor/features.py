@@ -97,17 +97,19 @@ def capture(
             handle.remove()
 
 
-def find_layers(network: nn.Module, names: Sequence[str] | None = None) -> dict[str, nn.Module]:
+def find_layers(network: nn.Module, names: Sequence[str] | str | None = None) -> dict[str, nn.Module]:
     """The layers to probe, by dotted name.
 
     Args:
         network: the denoiser's network.
-        names: dotted names; None for the bottleneck and the first two decoder stages of a U-Net, or depths
-            1/3, 1/2 and 2/3 of the longest stack of like blocks.
+        names: dotted names, or a single one; None for the bottleneck and the first two decoder stages of a U-Net,
+            or depths 1/3, 1/2 and 2/3 of the longest stack of like blocks.
 
     Raises:
         ValueError: if a name is not in the network (naming the nearest), or nothing suits by itself.
     """
+    if isinstance(names, str):
+        names = [names]
     modules = {name: module for name, module in network.named_modules() if name}
     names = _default_names(network) if names is None else list(names)
     for name in names:

@@ -72,7 +72,7 @@ def judge(
         curve: of four levels or more.
         quantity: "score" or "accuracy"; the score sees the same rise with a fraction of the error.
         confidence: of all limits together.
-        min_rise: UNIMODAL needs a rise of surely more than this fraction of the curve's height over chance.
+        min_rise: UNIMODAL needs a rise of surely more than this fraction of the curve's value at its low-noise end.
         tolerance: MONOTONE allows rises of surely less than this fraction of it.
 
     Raises:

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,13 +37,13 @@ class JsonlReporter:
 
     def _write_outcomes(self, check: Check) -> None:
         """`{layer}/correct` (K, R, M) bool and `{layer}/score` (K, R, M) float16."""
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for layer, outcomes in check.outcomes.items():
             arrays[f"{layer}/correct"] = outcomes.correct_KRM.numpy()
             arrays[f"{layer}/score"] = outcomes.score_KRM.numpy().astype(np.float16)
         path = self.folder / "outcomes" / f"step_{check.step:09d}.npz"
         path.parent.mkdir(exist_ok=True)
-        np.savez_compressed(path, allow_pickle=False, **arrays)
+        np.savez_compressed(path, **arrays)
 
 
 def unused_folder(wanted: Path) -> Path:
