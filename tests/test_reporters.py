@@ -93,7 +93,7 @@ def test_a_logger_of_images_gets_pictures():
         def log_image(self, key, images, step):
             logged[key] = images[0].size, step
 
-    LoggerReporter([Logger()]).report(HISTORY)
+    LoggerReporter(Logger()).report(HISTORY)
     assert logged[207]["unimodal/alarm"] == 2.0
     assert logged["unimodal/history"][1] == 207
     assert min(logged["unimodal/curve"][0]) > 300
@@ -103,7 +103,7 @@ def test_tensorboard_gets_scalars_and_figures(tmp_path):
     """At the step of the check."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     logger = TensorBoardLogger(tmp_path)
-    LoggerReporter([logger]).report(HISTORY)
+    LoggerReporter(logger).report(HISTORY)
     logger.experiment.flush()
     events = accumulator.EventAccumulator(logger.log_dir)
     events.Reload()
@@ -133,14 +133,14 @@ def test_a_logger_of_figures_gets_figures():
         def log_metrics(self, metrics, step):
             pass
 
-    LoggerReporter([Logger()]).report(HISTORY)
+    LoggerReporter(Logger()).report(HISTORY)
     assert logged == {"unimodal/curve": (2, 207, False), "unimodal/history": (4, 207, False)}
 
 
 def test_a_csv_logger_gets_the_scalars_at_the_step_of_the_check(tmp_path):
     """Step 207 is no multiple of its logging interval, 50."""
     logger = CSVLogger(tmp_path)
-    LoggerReporter([logger]).report(HISTORY)
+    LoggerReporter(logger).report(HISTORY)
     logger.save()
     with (Path(logger.log_dir) / "metrics.csv").open() as file:
         (row,) = csv.DictReader(file)
@@ -156,4 +156,4 @@ def test_a_logger_that_fails_is_not_hidden():
             raise ConnectionError("offline")
 
     with pytest.raises(ConnectionError, match="offline"):
-        LoggerReporter([Logger()]).report(HISTORY)
+        LoggerReporter(Logger()).report(HISTORY)

@@ -72,7 +72,7 @@ class UnimodalMonitor(Callback):
         null_class: int | None = None,
         denoiser: Denoiser | Callable[[nn.Module], Denoiser] | None = None,
         sigmas: Tensor | Sequence[float] | None = None,
-        layers: Sequence[str] | None = None,
+        layers: Sequence[str] | str | None = None,
         probe: Probe | None = None,
         alarm: Alarm | None = None,
         num_draws: int = 1,
@@ -90,12 +90,8 @@ class UnimodalMonitor(Callback):
         self.on_alarm = on_alarm
         self.folder = folder
         self._search: dict[str, Any] = {
-            "net": net,
-            "schedule": schedule,
-            "ema": ema,
-            "condition": condition,
-            "null_class": null_class,
-        }
+            "net": net, "schedule": schedule, "ema": ema, "condition": condition, "null_class": null_class,
+        }  # fmt: skip
         self._denoiser = denoiser
         self._options: dict[str, Any] = {
             "sigmas": sigmas, "layers": layers, "probe": probe, "alarm": alarm, "num_draws": num_draws,
@@ -121,6 +117,9 @@ class UnimodalMonitor(Callback):
         self._monitor = Monitor(self._find_denoiser(trainer, pl_module), self.probe_set, **self._options)
         self._monitor.rehearse(_precision(trainer))
         self._reporters = self._make_reporters(trainer)
+        self._last_step, self._num_failures = trainer.global_step, 0
+        if trainer.is_global_zero:
+            _write(trainer)(f"unimodal  {self._monitor.describe()}")
         if self._restored:
             self._monitor.load_state_dict(self._restored)
         if self.history:
@@ -136,16 +135,14 @@ class UnimodalMonitor(Callback):
         self._guarded_check(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """History, alarm and last step: primitives only, so that `weights_only=True` loads them."""
+        """History and alarm: primitives only, so that `weights_only=True` loads them."""
         if self._monitor is None:
             return dict(self._restored)
-        return {**self._monitor.state_dict(), "last_step": self._last_step, "num_failures": self._num_failures}
+        return self._monitor.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Kept until the fit starts."""
         self._restored = state_dict
-        self._last_step = state_dict.get("last_step", -1)
-        self._num_failures = state_dict.get("num_failures", 0)
 
     def _find_denoiser(self, trainer: Any, pl_module: Any) -> Denoiser:
         if isinstance(self._denoiser, Denoiser):
@@ -214,12 +211,8 @@ class UnimodalMonitor(Callback):
     def _make_reporters(self, trainer: Any) -> list[Reporter]:
         wanted = Path(self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "unimodal")
         self.written_to = folder = wanted if self._restored else unused_folder(wanted)
-        bar = trainer.progress_bar_callback
-        write = print if bar is None else bar.print
-        if trainer.is_global_zero and self._monitor is not None:
-            write(f"unimodal  {self._monitor.describe()}")
-        of_loggers = [LoggerReporter([logger]) for logger in trainer.loggers]  # one each: a failure stays its own
-        return [ConsoleReporter(write), JsonlReporter(folder), FigureReporter(folder), *of_loggers]
+        of_loggers = [LoggerReporter(logger) for logger in trainer.loggers]
+        return [ConsoleReporter(_write(trainer)), JsonlReporter(folder), FigureReporter(folder), *of_loggers]
 
     def _progress(self, trainer: Any) -> AbstractContextManager[Callable[[int], None]]:
         if not trainer.is_global_zero or self._monitor is None:
@@ -229,6 +222,12 @@ class UnimodalMonitor(Callback):
 
 def _precision(trainer: Any) -> Callable[[], AbstractContextManager[Any]]:
     return trainer.precision_plugin.forward_context
+
+
+def _write(trainer: Any) -> Callable[[str], None]:
+    """Prints a line, above the training's progress bar where there is one."""
+    bar = trainer.progress_bar_callback
+    return print if bar is None else bar.print
 
 
 def _refuse_sharded(trainer: Any) -> None:

@@ -53,7 +53,7 @@ class Monitor:
         probe_set: ProbeSet,
         *,
         sigmas: Tensor | Sequence[float] | None = None,
-        layers: Sequence[str] | None = None,
+        layers: Sequence[str] | str | None = None,
         probe: Probe | None = None,
         alarm: Alarm | None = None,
         num_draws: int = 1,

@@ -49,7 +49,8 @@ class LogisticProbe:
     Args:
         C: inverse strength of the penalty, in scikit-learn's unit. One for all levels and checks, so that
             log-likelihoods compare.
-        tolerance: largest gradient entry, relative to the number of images, at which a problem is solved.
+        tolerance: a problem is solved when no gradient entry, in the rotated coordinates, exceeds this times the
+            square root of the number of images.
         max_steps: of the optimiser.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Scalars and figures into whatever loggers the training has: W&B, TensorBoard, CSV, or others of their kind."""
+"""Scalars and figures into whatever logger the training has: W&B, TensorBoard, CSV, or others of their kind."""
 
 import io
 from collections.abc import Sequence
@@ -13,27 +13,21 @@ class LoggerReporter:
     """Logs at the step of the check, whatever the training's own logging interval is.
 
     Args:
-        loggers: with `log_metrics(metrics, step=)`; those with `log_image`, or with an `experiment` that has
-            `add_figure`, are given the figures as well.
+        logger: with `log_metrics(metrics, step=)`; one with `log_image`, or with an `experiment` that has
+            `add_figure`, is given the figures as well.
     """
 
-    def __init__(self, loggers: Sequence[Any]) -> None:
-        self.loggers = loggers
+    def __init__(self, logger: Any) -> None:
+        self.logger = logger
 
     def report(self, history: Sequence[Check]) -> None:
         """Log the last check."""
         check = history[-1]
-        for logger in self.loggers:
-            logger.log_metrics(scalars(check), step=check.step)
-        takers = [logger for logger in self.loggers if _takes_figures(logger)]
-        if takers:
-            figures = {
-                "unimodal/curve": plot_curve(check, earlier=history[:-1]),
-                "unimodal/history": plot_history(history),
-            }
-            for logger in takers:
-                for name, figure in figures.items():
-                    _log_figure(logger, name, figure, check.step)
+        self.logger.log_metrics(scalars(check), step=check.step)
+        if _takes_figures(self.logger):
+            curve = plot_curve(check, earlier=history[:-1])
+            _log_figure(self.logger, "unimodal/curve", curve, check.step)
+            _log_figure(self.logger, "unimodal/history", plot_history(history), check.step)
 
 
 def _takes_figures(logger: Any) -> bool:
