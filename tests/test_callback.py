@@ -112,6 +112,18 @@ def test_a_run_resumed_goes_on_with_its_history_armed_as_it_was(tmp_path, script
     assert [check.step for check in read_checks(tmp_path / "unimodal")] == [0, 5, 10]
 
 
+def test_a_callback_used_again_starts_anew(tmp_path):
+    """Neither the steps nor the history of the first fit, itself resumed, are carried into the second."""
+    fit(tmp_path, UnimodalMonitor(tiny_probe_set(), every_n_steps=5), max_steps=6).save_checkpoint(
+        tmp_path / "run.ckpt"
+    )
+    monitor = UnimodalMonitor(tiny_probe_set(), every_n_steps=5)
+    fit(tmp_path, monitor, max_steps=11, ckpt_path=tmp_path / "run.ckpt")
+    assert [check.step for check in monitor.history] == [0, 5, 10]
+    fit(tmp_path, monitor, max_steps=6)
+    assert [check.step for check in monitor.history] == [0, 5]
+
+
 def test_a_history_of_another_probe_set_is_refused(tmp_path):
     """Its checks would not compare; the error says what differs."""
     trainer = fit(tmp_path, UnimodalMonitor(tiny_probe_set(), every_n_steps=5), max_steps=1)

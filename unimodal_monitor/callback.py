@@ -122,6 +122,7 @@ class UnimodalMonitor(Callback):
             _write(trainer)(f"unimodal  {self._monitor.describe()}")
         if self._restored:
             self._monitor.load_state_dict(self._restored)
+            self._restored = {}
         if self.history:
             self._publish(trainer)
         else:
