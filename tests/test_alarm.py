@@ -1,103 +1,150 @@
-"""Sequences of verdicts and the states they lead to."""
+"""Sequences of findings and the states they lead to; sequences of curves."""
 
 import json
+from dataclasses import dataclass, field
 
 import pytest
-from simulated import FALLING, made_verdict, simulated_curve
+from simulated import FALLING, HUMPED, made_verdict
+from test_rules import FLAT, LOWER, look_at
 
 from unimodal_monitor.alarm import Alarm, AlarmState
-from unimodal_monitor.verdict import Shape, Verdict, judge
+from unimodal_monitor.rules import Finding, PeakFell, RiseLost
+from unimodal_monitor.verdict import Shape
 
-UP = made_verdict(Shape.UNIMODAL, 0.10)
-SMALLER = made_verdict(Shape.UNIMODAL, 0.06)
-TINY = made_verdict(Shape.UNIMODAL, 0.02, error=0.005)
-UNSURE = made_verdict(Shape.UNDECIDED, 0.04, error=0.05)
-GONE = made_verdict(Shape.MONOTONE, -0.01)
-HALF_GONE = made_verdict(Shape.UNDECIDED, 0.03)
-U, A, R = AlarmState.UNARMED, AlarmState.ARMED, AlarmState.RAISED
+W, N, A, F, R = (
+    AlarmState.WARMING_UP,
+    AlarmState.NEVER_UNIMODAL,
+    AlarmState.ARMED,
+    AlarmState.FADING,
+    AlarmState.RAISED,
+)
+FALLEN, UNSURE = made_verdict(Shape.MONOTONE, -0.1), made_verdict(Shape.UNDECIDED, 0.1)
+
+
+@dataclass
+class Scripted:
+    """A rule that says what the test says: "u" established anew, "-" nothing, "x" lost."""
+
+    script: str
+    share: float = 0.5
+    errors: list[float] = field(default_factory=list)
+
+    def look(self, look, *, error):
+        self.errors.append(error)
+        said = self.script[: len(self.errors)]
+        return Finding(said[-1] == "x", "u" in said, said[-1] == "u", f"said {said[-1]}")
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, record):
+        pass
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "states"),
+    ("script", "states"),
     [
-        ([GONE, GONE, UNSURE, HALF_GONE], [U, U, U, U]),
-        ([UNSURE, UP, UP], [U, A, A]),
-        ([UP, GONE, GONE], [A, A, R]),
-        ([UP, GONE, UP, GONE, GONE], [A, A, A, A, R]),
-        ([UP, GONE, UNSURE, GONE, GONE], [A, A, A, A, R]),
-        ([UP, HALF_GONE, HALF_GONE], [A, A, R]),
-        ([UP, TINY, TINY], [A, A, R]),
-        ([UP, SMALLER, SMALLER], [A, A, A]),
-        ([SMALLER, UP, HALF_GONE, HALF_GONE], [A, A, A, R]),
-        ([UP, GONE, GONE, TINY], [A, A, R, R]),
-        ([UP, GONE, GONE, UNSURE], [A, A, R, R]),
-        ([UP, GONE, GONE, SMALLER], [A, A, R, A]),
-        ([UP, GONE, GONE, UP, GONE, GONE], [A, A, R, A, A, R]),
+        ("---", [W, W, W]),
+        ("----", [W, W, W, N]),
+        ("----u", [W, W, W, N, A]),
+        ("u--", [A, A, A]),
+        ("uxx", [A, F, R]),
+        ("ux-x", [A, F, A, F]),
+        ("uxx-", [A, F, R, R]),
+        ("uxxx", [A, F, R, R]),
+        ("uxxu", [A, F, R, A]),
+        ("uxxuxx", [A, F, R, A, F, R]),
     ],
     ids=[
         "nothing to lose",
-        "arms on the first sure rise",
+        "said so after a while",
+        "and yet armed later",
+        "armed stays armed",
         "raised when lost twice",
-        "a rise in between starts the count anew",
-        "an unsure check starts the count anew",
-        "under half is lost, whatever the shape",
-        "a sure but tiny rise is lost as well",
-        "over half is not lost",
-        "the largest rise counts",
-        "a tiny rise does not lower it",
-        "an unsure check does not lower it",
-        "a rise over the mark lowers it",
+        "a check in between starts the count anew",
+        "silence does not lower it",
+        "stays raised",
+        "an established rise lowers it",
         "raised a second time",
     ],
 )
-def test_verdicts_lead_to_states(verdicts, states):
-    """With a patience of two and half the rise as mark."""
-    alarm = Alarm()
-    assert [alarm.update(verdict) for verdict in verdicts] == states
+def test_findings_lead_to_states(script, states):
+    """With a patience of two and a warm-up of four checks."""
+    alarm = Alarm(rules=(Scripted(script),), watched=(), warm_up=4)
+    assert [alarm.update(None) for _ in script] == states
 
 
-@pytest.mark.parametrize("patience", [1, 3])
-def test_patience_counts_consecutive_lost_checks(patience):
-    """Raised at the `patience`-th of them and not before."""
-    alarm = Alarm(patience=patience)
-    states = [alarm.update(verdict) for verdict in [UP, *[GONE] * patience]]
-    assert states == [A] * patience + [R]
+def test_a_watched_rule_never_raises_but_fades():
+    """However often it speaks."""
+    alarm = Alarm(rules=(Scripted("u----"),), watched=(Scripted("uxxxx"),))
+    assert [alarm.update(None) for _ in range(5)] == [A, F, F, F, F]
+    assert alarm.explain(UNSURE) == "said x (at 4 checks in a row)"
 
 
-def test_lost_fraction_sets_the_mark():
-    """The upper limit 0.07 of a rise is under 90 % of 0.10 and over 50 % of it."""
-    for lost_fraction, state in ((0.5, A), (0.9, R)):
-        alarm = Alarm(patience=1, lost_fraction=lost_fraction)
-        alarm.update(UP)
-        assert alarm.update(SMALLER) is state
+def test_any_rule_raises_alone():
+    """The second of two."""
+    alarm = Alarm(rules=(Scripted("u--"), Scripted("uxx")), watched=())
+    assert [alarm.update(None) for _ in range(3)] == [A, F, R]
 
 
-def test_monotone_curves_never_arm_it():
-    """A network that only ever memorizes has nothing to lose."""
-    alarm = Alarm()
-    verdicts = [judge(simulated_curve(FALLING, num_images=num, seed=num)) for num in (50, 100, 200, 400, 800, 1600)]
-    assert {alarm.update(verdict) for verdict in verdicts} == {U}
+def test_all_rules_together_spend_no_more_than_the_significance():
+    """Over ten thousand checks."""
+    rules = [Scripted("u" * 10_000, share=0.7), Scripted("u" * 10_000, share=0.3)]
+    alarm = Alarm(rules=rules[:1], watched=rules[1:], significance=0.02)
+    for _ in range(10_000):
+        alarm.update(None)
+    assert 0.0199 < sum(map(sum, (rule.errors for rule in rules))) <= 0.02
+    assert sum(rules[0].errors) == pytest.approx(0.7 / 0.3 * sum(rules[1].errors))
 
 
 @pytest.mark.parametrize("cut", range(1, 6))
 def test_a_resumed_alarm_goes_on_as_if_never_stopped(cut):
     """The state passes through JSON, as through a checkpoint."""
-    verdicts = [UP, GONE, UNSURE, GONE, GONE, SMALLER]
+    looks = [look_at(mean, number=n) for n, mean in enumerate((FLAT, HUMPED, FLAT, FLAT, LOWER, HUMPED), 1)]
     whole, first, second = Alarm(), Alarm(), Alarm()
-    expected = [whole.update(verdict) for verdict in verdicts]
-    found = [first.update(verdict) for verdict in verdicts[:cut]]
+    expected = [whole.update(look) for look in looks]
+    assert expected == [W, A, F, R, R, A]
+    found = [first.update(look) for look in looks[:cut]]
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
-    assert found + [second.update(verdict) for verdict in verdicts[cut:]] == expected
+    assert found + [second.update(look) for look in looks[cut:]] == expected
     assert second == whole
+
+
+def test_each_state_names_its_evidence():
+    """From the first look to the alarm, and after it."""
+    alarm = Alarm(warm_up=2)
+    assert alarm.explain(UNSURE) == "no check of a trained network yet"
+    found = []
+    for number, (mean, verdict) in enumerate(
+        [(FALLING, FALLEN), (FALLING, FALLEN), (HUMPED, UNSURE), (FLAT, FALLEN), (FLAT, FALLEN), (LOWER, UNSURE)], 1
+    ):
+        state = alarm.update(look_at(mean, number=number))
+        found.append((state, alarm.explain(verdict)))
+    assert [state for state, _ in found] == [W, N, F, F, R, R]
+    assert "no rise is sure enough" in found[0][1]
+    assert "never unimodal in 2 checks: classes may be too easy" in found[1][1]
+    assert "the peak fell from 0.496 (step 10)" in found[2][1]
+    assert "the rise was 0.09" in found[4][1]
+    assert "(at 2 checks in a row)" in found[4][1]
+
+
+def test_few_images_are_a_reason_of_their_own():
+    """An undecided curve is not called too easy."""
+    alarm = Alarm(warm_up=1)
+    alarm.update(look_at(FLAT, number=1))
+    assert "unimodal-monitor power" in alarm.explain(UNSURE)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"patience": 0}, "patience = 0"),
-        ({"lost_fraction": 0.0}, "lost_fraction = 0.0"),
-        ({"lost_fraction": 1.0}, "lost_fraction = 1.0"),
-        ({"lost_fraction": float("nan")}, "lost_fraction = nan"),
+        ({"planned_checks": 0}, "planned_checks = 0"),
+        ({"warm_up": 0}, "warm_up = 0"),
+        ({"significance": 1.0}, "significance = 1.0"),
+        ({"significance": float("nan")}, "significance = nan"),
+        ({"rules": ()}, "rules is empty"),
+        ({"rules": (RiseLost(share=0.6),), "watched": (PeakFell(share=0.5),)}, "more than one together"),
     ],
 )
 def test_an_argument_out_of_range_is_refused(arguments, message):
@@ -106,17 +153,7 @@ def test_an_argument_out_of_range_is_refused(arguments, message):
         Alarm(**arguments)
 
 
-def explained(*verdicts: Verdict) -> str:
-    alarm = Alarm()
-    for verdict in verdicts:
-        alarm.update(verdict)
-    return alarm.explain(verdicts[-1])
-
-
-def test_the_state_is_explained_by_its_figures():
-    """Unarmed, armed, raised, and raised while the last check tells nothing."""
-    assert explained(GONE) == "no surely unimodal curve yet"
-    assert explained(UP, SMALLER) == "the rise stands at 60% of the 0.1 established"
-    raised = "the rise was 0.1 and is now 0.03, surely under 0.04: lost for 2 checks"
-    assert explained(UP, GONE, HALF_GONE) == raised
-    assert explained(UP, GONE, GONE, UNSURE) == "the rise of 0.1 was lost and is not surely back: it is now 0.04"
+def test_a_state_of_other_rules_is_refused():
+    """Its references would be taken for another rule's."""
+    with pytest.raises(ValueError, match="2 rules, this one 1"):
+        Alarm(watched=()).load_state_dict(Alarm().state_dict())

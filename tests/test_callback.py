@@ -11,25 +11,28 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
+from simulated import simulated_outcomes
 from tiny_job import TinyJob, tiny_loader, tiny_probe_set, tiny_trainer
 
-from unimodal_monitor import AlarmState, RidgeProbe, Shape, UnimodalMonitor, Verdict, read_checks
+from unimodal_monitor import AlarmState, RidgeProbe, UnimodalMonitor, read_checks
 from unimodal_monitor import monitor as monitor_module
 
 HEADLINE = ("rise", "rise_low", "rise_high", "peak_sigma", "peak_accuracy", "peak_score", "shape", "alarm", "seconds")
 
 
-def verdict_of(shape, rise):
-    return Verdict(shape, "score", rise, rise - 0.01, rise + 0.01, 0.1, 1.0, "as the test says")
-
-
 @pytest.fixture
 def scripted(monkeypatch):
-    """Gives the checks the verdicts of a list, whatever the curves are."""
+    """Gives the checks curves with the rises of a list, whatever the network does."""
 
     def script(*rises):
-        verdicts = iter([verdict_of(Shape.UNIMODAL if rise > 0.02 else Shape.MONOTONE, rise) for rise in rises])
-        monkeypatch.setattr(monitor_module, "judge", lambda curve: next(verdicts))
+        left = iter(rises)
+
+        def measured(denoiser, layers, probe_set, protocol, **_):
+            mean = [0.3, 0.3, 0.3, 0.3, 0.3 + next(left), 0.2, 0.1, 0.1, 0.0]
+            outcomes = simulated_outcomes(mean, num_images=len(probe_set.heldout))
+            return dict.fromkeys(layers, outcomes)
+
+        monkeypatch.setattr(monitor_module, "measure", measured)
 
     return script
 
@@ -98,7 +101,7 @@ def test_checkpoints_and_early_stopping_can_monitor_from_the_first_epoch(tmp_pat
 
 def test_a_run_resumed_goes_on_with_its_history_armed_as_it_was(tmp_path, scripted):
     """The state survives a checkpoint that `weights_only=True` loads."""
-    scripted(0.9, 0.5, 0.4, 0.3)
+    scripted(0.9, 0.5, 0.49, 0.3)
     first = UnimodalMonitor(tiny_probe_set(), every_n_steps=5)
     trainer = fit(tmp_path, first, max_steps=6)
     trainer.save_checkpoint(tmp_path / "run.ckpt")
@@ -108,7 +111,9 @@ def test_a_run_resumed_goes_on_with_its_history_armed_as_it_was(tmp_path, script
     assert [check.step for check in second.history] == [0, 5, 10]
     assert second.history[:2] == first.history
     assert second.history[-1].state is AlarmState.ARMED
-    assert second._monitor.alarm.established_rise == 0.5
+    reference = second._monitor.alarm.rules[0].reference
+    assert reference.step == 5
+    assert reference.mean == pytest.approx(0.5, abs=0.05)
     assert [check.step for check in read_checks(tmp_path / "unimodal")] == [0, 5, 10]
 
 
@@ -137,21 +142,21 @@ def test_the_alarm_stops_the_training_when_asked_to(tmp_path, scripted):
     """Not armed by the untrained network, then armed, lost twice, stopped at the second loss."""
     scripted(0.9, 0.5, 0.001, 0.001, 0.001)
     monitor = UnimodalMonitor(tiny_probe_set(), every_n_steps=5, on_alarm="stop")
-    with pytest.warns(UserWarning, match="lost for 2 checks.*the training stops"):
+    with pytest.warns(UserWarning, match="at 2 checks in a row.*the training stops"):
         trainer = fit(tmp_path, monitor)
     assert trainer.global_step == 15
-    assert [check.state.value for check in monitor.history] == ["unarmed", "armed", "armed", "raised"]
+    assert [check.state.value for check in monitor.history] == ["warming up", "armed", "fading", "raised"]
 
 
 def test_the_alarm_warns_once_by_default_and_training_goes_on(tmp_path, scripted):
     """A raised alarm that stays raised is told once."""
-    scripted(*[0.5, 0.5] + 20 * [0.001])
+    scripted(*[0.5, 0.5] + 4 * [0.001])
     monitor = UnimodalMonitor(tiny_probe_set(), every_n_steps=10)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         trainer = fit(tmp_path, monitor)
     assert trainer.global_step == 50
-    assert sum("lost for" in str(warning.message) for warning in told) == 1
+    assert sum("checks in a row" in str(warning.message) for warning in told) == 1
 
 
 def test_the_alarm_calls_a_function_with_the_check(tmp_path, scripted):

@@ -12,7 +12,7 @@ from unimodal_monitor.check import Check
 from unimodal_monitor.plot import plot_curve, plot_history
 
 RUN = [
-    simulated_check(0, FALLING, state=AlarmState.UNARMED),
+    simulated_check(0, FALLING, state=AlarmState.WARMING_UP),
     simulated_check(100, HUMPED),
     simulated_check(207, FALLING, state=AlarmState.RAISED),
 ]

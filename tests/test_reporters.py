@@ -19,7 +19,7 @@ from unimodal_monitor.reporters.loggers import LoggerReporter
 from unimodal_monitor.reporters.scalars import headline, scalars
 
 HISTORY = [
-    simulated_check(0, FALLING, state=AlarmState.UNARMED),
+    simulated_check(0, FALLING, state=AlarmState.WARMING_UP),
     simulated_check(100),
     simulated_check(207, FALLING, state=AlarmState.RAISED),
 ]
@@ -30,7 +30,7 @@ def test_all_scalars_are_finite_and_name_the_levels():
     values = scalars(HISTORY[-1])
     assert all(math.isfinite(value) for value in values.values())
     assert headline(HISTORY[-1]).items() <= values.items()
-    assert values["unimodal/alarm"] == 2.0
+    assert values["unimodal/alarm"] == 3.0
     assert "unimodal/accuracy/sigma_0.14" in values
 
 
@@ -94,7 +94,7 @@ def test_a_logger_of_images_gets_pictures():
             logged[key] = images[0].size, step
 
     LoggerReporter(Logger()).report(HISTORY)
-    assert logged[207]["unimodal/alarm"] == 2.0
+    assert logged[207]["unimodal/alarm"] == 3.0
     assert logged["unimodal/history"][1] == 207
     assert min(logged["unimodal/curve"][0]) > 300
 

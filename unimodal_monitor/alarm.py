@@ -1,87 +1,153 @@
-"""Alarm: verdicts in time become a state. Pure: numbers in, a state out, no clock and no logger."""
+"""Alarm: checks in time become a state. Pure: numbers in, a state out, no clock and no logger."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from unimodal_monitor.rules import Finding, Look, PeakFell, RiseLost, Rule
+from unimodal_monitor.spending import share_of_check
 from unimodal_monitor.verdict import Shape, Verdict
 
 
 class AlarmState(Enum):
-    """What the verdicts so far amount to."""
+    """What the checks so far amount to."""
 
-    UNARMED = "unarmed"
-    """No curve was surely unimodal yet: there is nothing to lose."""
+    WARMING_UP = "warming up"
+    """No rise was established yet: there is nothing to lose."""
+    NEVER_UNIMODAL = "never unimodal"
+    """Nor was one in many checks; this test may not fit these images."""
     ARMED = "armed"
-    """A rise was established."""
+    """A rise was established, and nothing speaks against it."""
+    FADING = "fading"
+    """A rule speaks, but does not raise the alarm, or not yet."""
     RAISED = "raised"
-    """The established rise is gone."""
+    """A rule that raises the alarm has spoken at several checks in a row."""
 
 
 @dataclass
 class Alarm:
-    """Arms on the first surely unimodal curve; is raised when its rise stays lost.
+    """Armed by an established rise; raised when a rule speaks at `patience` checks in a row.
 
-    A check counts as lost when the upper confidence limit of the rise is under `lost_fraction` of the largest
-    rise established so far: the same images see both, so this is a change of the network. A rise that comes back
-    surely unimodal and over that mark lowers the alarm again.
+    The probability that any rule is wrong at any check of the run, however long, is at most `significance`: each
+    rule owns a share of it and spends it over the checks (`spending.share_of_check`). The images are the same at
+    every check, so comparisons between checks are paired and see small changes; the price is that their errors
+    depend on each other, which a union bound allows for. The error that is held is of "the rise was lost" where it
+    was not, never of "the network does not copy". An alarm is lowered by a check that would arm it anew and at
+    which no rule speaks.
 
     Args:
-        patience: consecutive lost checks that raise the alarm.
-        lost_fraction: of the established rise, 0 to 1.
+        rules: each raises the alarm alone.
+        watched: rules that are reported and never raise it.
+        significance: over the whole run and all rules, 0 to 1.
+        patience: consecutive checks at which a rule must speak, against a passing dip of the network.
+        planned_checks: that the run may well have; see `share_of_check`.
+        warm_up: checks without an established rise after which the state says so.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range or the rules' shares exceed one.
     """
 
+    rules: Sequence[Rule] = field(default_factory=lambda: (RiseLost(),))
+    watched: Sequence[Rule] = field(default_factory=lambda: (PeakFell(),))
+    significance: float = 0.05
     patience: int = 2
-    lost_fraction: float = 0.5
-    state: AlarmState = field(default=AlarmState.UNARMED, init=False)
-    established_rise: float = field(default=0.0, init=False)
-    num_lost: int = field(default=0, init=False)
+    planned_checks: int = 50
+    warm_up: int = 10
+    state: AlarmState = field(default=AlarmState.WARMING_UP, init=False)
+    num_checks: int = field(default=0, init=False)
+    num_spoken: list[int] = field(default_factory=list, init=False)
+    _findings: list[Finding] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.patience < 1:
-            raise ValueError(f"patience = {self.patience}; it counts checks, from 1")
-        if not 0 < self.lost_fraction < 1:
-            raise ValueError(f"lost_fraction = {self.lost_fraction}; it lies between 0 and 1")
+        for name in ("patience", "planned_checks", "warm_up"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}; it counts checks, from 1")
+        if not 0 < self.significance < 1:
+            raise ValueError(f"significance = {self.significance}; it lies between 0 and 1")
+        if not self.rules:
+            raise ValueError("rules is empty; give one rule that raises the alarm, such as RiseLost()")
+        shares = [rule.share for rule in self._all_rules]
+        if sum(shares) > 1 + 1e-9:
+            raise ValueError(f"the rules' shares {shares} of the significance are more than one together")
+        self.num_spoken = [0] * len(shares)
 
-    def update(self, verdict: Verdict) -> AlarmState:
-        """Take in the verdict of one check."""
-        mark = self.lost_fraction * self.established_rise
-        if verdict.shape is Shape.UNIMODAL and verdict.rise_high >= mark:
-            self.established_rise = max(self.established_rise, verdict.rise)
-            self.num_lost = 0
-            self.state = AlarmState.ARMED
-        elif self.state is not AlarmState.UNARMED:
-            self.num_lost = self.num_lost + 1 if verdict.rise_high < mark else 0
-            if self.num_lost >= self.patience:
-                self.state = AlarmState.RAISED
+    def update(self, look: Look) -> AlarmState:
+        """Take in one check; its `number` must be that of the alarm, `num_checks + 1`."""
+        self.num_checks += 1
+        spent = self.significance * share_of_check(self.num_checks, planned=self.planned_checks)
+        self._findings = [rule.look(look, error=rule.share * spent) for rule in self._all_rules]
+        self.num_spoken = [
+            spoken + 1 if found.holds else 0 for spoken, found in zip(self.num_spoken, self._findings, strict=True)
+        ]
+        self.state = self._next_state()
         return self.state
 
     def explain(self, verdict: Verdict) -> str:
-        """One sentence: the state and what it rests on."""
-        if self.state is AlarmState.UNARMED:
-            return "no surely unimodal curve yet"
-        share = verdict.rise / self.established_rise
-        if self.state is AlarmState.RAISED and self.num_lost == 0:
-            return (
-                f"the rise of {self.established_rise:.3g} was lost and is not surely back: it is now {verdict.rise:.3g}"
-            )
-        if self.state is AlarmState.RAISED:
-            return (
-                f"the rise was {self.established_rise:.3g} and is now {verdict.rise:.3g}, surely under "
-                f"{verdict.rise_high:.3g}: lost for {self.num_lost} checks"
-            )
-        return f"the rise stands at {share:.0%} of the {self.established_rise:.3g} established"
+        """The state's evidence in one sentence, after the check that `verdict` is of."""
+        if not self._findings:
+            return "no check of a trained network yet"
+        if self.state is AlarmState.NEVER_UNIMODAL:
+            return "; ".join([self._why_never(verdict), *self._spoken_sentences()])
+        if self.state in (AlarmState.RAISED, AlarmState.FADING) and any(self.num_spoken):
+            return "; ".join(self._spoken_sentences())
+        sentence = self._findings[0].sentence
+        return f"not surely back: {sentence}" if self.state is AlarmState.RAISED else sentence
 
     def state_dict(self) -> dict[str, Any]:
         """Primitives only."""
-        return {"state": self.state.value, "established_rise": self.established_rise, "num_lost": self.num_lost}
+        return {
+            "state": self.state.value,
+            "num_checks": self.num_checks,
+            "num_spoken": list(self.num_spoken),
+            "rules": [rule.state_dict() for rule in self._all_rules],
+        }
 
     def load_state_dict(self, record: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`."""
+        """Go on from a `state_dict`.
+
+        Raises:
+            ValueError: if it was saved with another number of rules.
+        """
+        if len(record["rules"]) != len(self._all_rules):
+            raise ValueError(f"the saved alarm has {len(record['rules'])} rules, this one {len(self._all_rules)}")
         self.state = AlarmState(record["state"])
-        self.established_rise = float(record["established_rise"])
-        self.num_lost = int(record["num_lost"])
+        self.num_checks = int(record["num_checks"])
+        self.num_spoken = [int(number) for number in record["num_spoken"]]
+        for rule, saved in zip(self._all_rules, record["rules"], strict=True):
+            rule.load_state_dict(saved)
+
+    @property
+    def _all_rules(self) -> list[Rule]:
+        return [*self.rules, *self.watched]
+
+    def _next_state(self) -> AlarmState:
+        raising = range(len(self.rules))
+        if any(self.num_spoken[rule] >= self.patience for rule in raising):
+            return AlarmState.RAISED
+        reaches = any(self._findings[rule].reaches for rule in raising)
+        if self.state is AlarmState.RAISED and (any(self.num_spoken) or not reaches):
+            return AlarmState.RAISED
+        if not any(self._findings[rule].is_established for rule in raising):
+            return AlarmState.WARMING_UP if self.num_checks < self.warm_up else AlarmState.NEVER_UNIMODAL
+        return AlarmState.FADING if any(self.num_spoken) else AlarmState.ARMED
+
+    def _spoken_sentences(self) -> list[str]:
+        return [
+            f"{found.sentence} ({_times(spoken)})"
+            for spoken, found in zip(self.num_spoken, self._findings, strict=True)
+            if spoken
+        ]
+
+    def _why_never(self, verdict: Verdict) -> str:
+        never = f"never unimodal in {self.num_checks} checks"
+        if verdict.shape is Shape.MONOTONE:
+            return (
+                f"{never}: classes may be too easy to separate for this test; try finer classes or an earlier layer, "
+                "and do not take silence for safety"
+            )
+        return f"{never}: the rise may be too small for these images; `unimodal-monitor power` says how many it takes"
+
+
+def _times(number: int) -> str:
+    return "at this check" if number == 1 else f"at {number} checks in a row"

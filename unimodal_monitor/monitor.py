@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from unimodal_monitor.measure import Protocol, all_levels, measure
 from unimodal_monitor.noise import paper_sigmas
 from unimodal_monitor.probes.base import Probe
 from unimodal_monitor.probes.ridge import RidgeProbe
+from unimodal_monitor.rules import Look
 from unimodal_monitor.verdict import judge
 
 MIN_LEVELS = 4
@@ -37,7 +39,7 @@ class Monitor:
             deviation. Levels that the schedule cannot express are snapped or dropped.
         layers: dotted names of the layers to probe, the one to judge last; None to choose.
         probe: fitted for every layer and level; None for `RidgeProbe()`.
-        alarm: what to make of the verdicts in time; None for `Alarm()`.
+        alarm: what to make of the checks in time; None for `Alarm()`. It is copied: each monitor has its own.
         num_draws: independent noises for each image.
         seed: of the noise.
         batch_size: inputs in one forward, all levels together.
@@ -66,7 +68,7 @@ class Monitor:
         self.denoiser = denoiser
         self.probe_set = probe_set
         self.layers = find_layers(denoiser.network, layers)
-        self.alarm = Alarm() if alarm is None else alarm
+        self.alarm = Alarm() if alarm is None else deepcopy(alarm)
         self.history: list[Check] = []
         wanted = _wanted_levels(probe_set, sigmas)
         self._num_wanted = len(wanted)
@@ -119,14 +121,16 @@ class Monitor:
         sigmas, std = self.protocol.sigmas, self.probe_set.std
         curves = tuple(Curve.from_outcomes(layer, sigmas, std, outcomes[layer]) for layer in self.layers)
         verdict = judge(curves[-1])
-        state = self.alarm.update(verdict) if step > 0 else self.alarm.state
+        if step > 0:
+            score_KM = outcomes[curves[-1].layer].score_KRM.double().mean(1).numpy()
+            self.alarm.update(Look(self.alarm.num_checks + 1, step, curves[-1], score_KM))
         self.history[-1:] = [replace(check, outcomes={}) for check in self.history[-1:]]
         self.history.append(
             Check(
                 step=step,
                 curves=curves,
                 verdict=verdict,
-                state=state,
+                state=self.alarm.state,
                 evidence=self.alarm.explain(verdict),
                 weights=weights_used(self.denoiser),
                 seconds=time.perf_counter() - start,

@@ -20,7 +20,13 @@ NUM_EARLIER = 8
 LOG_SNR_TICKS = range(-20, 21, 2)
 INK, MUTED, ACCENT = "#1f2933", "#9aa5b1", "#c2410c"
 SHAPE_COLOURS = {Shape.UNIMODAL: "#15803d", Shape.UNDECIDED: "#d9dee5", Shape.MONOTONE: "#b45309"}
-STATE_COLOURS = {AlarmState.UNARMED: "#d9dee5", AlarmState.ARMED: "#15803d", AlarmState.RAISED: "#b91c1c"}
+STATE_COLOURS = {
+    AlarmState.WARMING_UP: "#d9dee5",
+    AlarmState.NEVER_UNIMODAL: "#9aa5b1",
+    AlarmState.ARMED: "#15803d",
+    AlarmState.FADING: "#d97706",
+    AlarmState.RAISED: "#b91c1c",
+}
 
 
 def plot_curve(check: Check, *, earlier: Sequence[Check] = ()) -> "Figure":
@@ -148,7 +154,9 @@ def _strip_key() -> list[Any]:
     names = {
         "unimodal; armed": SHAPE_COLOURS[Shape.UNIMODAL],
         "monotone": SHAPE_COLOURS[Shape.MONOTONE],
-        "undecided; unarmed": SHAPE_COLOURS[Shape.UNDECIDED],
+        "undecided; warming up": SHAPE_COLOURS[Shape.UNDECIDED],
+        "never unimodal": STATE_COLOURS[AlarmState.NEVER_UNIMODAL],
+        "fading": STATE_COLOURS[AlarmState.FADING],
         "alarm raised": STATE_COLOURS[AlarmState.RAISED],
     }
     return [Patch(color=colour, label=name) for name, colour in names.items()]
@@ -158,7 +166,7 @@ def _draw_peak(axes: "Axes", checks: Sequence[Check]) -> None:
     steps = [check.step for check in checks]
     axes.plot(steps, [100 * max(check.curve.accuracy.mean) for check in checks], color=INK, linewidth=1.8, marker=".")
     axes.set(xlabel="step", ylabel="peak accuracy (%)")
-    axes.legend(handles=_strip_key(), frameon=False, fontsize=7, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.2))
+    axes.legend(handles=_strip_key(), frameon=False, fontsize=7, ncols=6, loc="upper center", bbox_to_anchor=(0.5, 1.2))
     axes.spines[["top", "right"]].set_visible(False)
     raised = next((check.step for check in checks if check.state is AlarmState.RAISED), None)
     if raised is not None:

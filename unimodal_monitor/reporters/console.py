@@ -12,7 +12,13 @@ from unimodal_monitor.alarm import AlarmState
 from unimodal_monitor.check import Check
 
 PATIENCE_S = 1.0
-MARKS = {AlarmState.UNARMED: " ", AlarmState.ARMED: "armed", AlarmState.RAISED: "ALARM"}
+MARKS = {
+    AlarmState.WARMING_UP: " ",
+    AlarmState.NEVER_UNIMODAL: "never",
+    AlarmState.ARMED: "armed",
+    AlarmState.FADING: "fading",
+    AlarmState.RAISED: "ALARM",
+}
 
 
 def line(check: Check) -> str:
@@ -22,7 +28,7 @@ def line(check: Check) -> str:
         f"unimodal  step {check.step:>7}  {curve.sparkline()}  "
         f"accuracy {100 * max(curve.accuracy.mean):5.1f} %  "
         f"rise {100 * verdict.rise / (abs(verdict.height) or 1):+5.1f} %  "
-        f"{verdict.shape.value:<9}  {MARKS[check.state]:<5}  {check.seconds:.1f} s"
+        f"{verdict.shape.value:<9}  {MARKS[check.state]:<6}  {check.seconds:.1f} s"
     )
 
 
@@ -39,7 +45,7 @@ class ConsoleReporter:
     def report(self, history: Sequence[Check]) -> None:
         """Print the last check."""
         check = history[-1]
-        before = history[-2].state if len(history) > 1 else AlarmState.UNARMED
+        before = history[-2].state if len(history) > 1 else AlarmState.WARMING_UP
         self.write(line(check))
         if check.state is not before:
             self.write(

@@ -5,11 +5,17 @@ from unimodal_monitor.check import Check
 from unimodal_monitor.verdict import Shape
 
 SHAPE_CODES = {Shape.MONOTONE: -1.0, Shape.UNDECIDED: 0.0, Shape.UNIMODAL: 1.0}
-STATE_CODES = {AlarmState.UNARMED: 0.0, AlarmState.ARMED: 1.0, AlarmState.RAISED: 2.0}
+STATE_CODES = {
+    AlarmState.NEVER_UNIMODAL: -1.0,
+    AlarmState.WARMING_UP: 0.0,
+    AlarmState.ARMED: 1.0,
+    AlarmState.FADING: 2.0,
+    AlarmState.RAISED: 3.0,
+}
 
 
 def headline(check: Check) -> dict[str, float]:
-    """The few numbers to monitor, all finite: shape is -1, 0 or 1; alarm is 0 (unarmed), 1 (armed) or 2 (raised)."""
+    """The few numbers to monitor, all finite: alarm is -1 (never unimodal), 0 (warming up) to 3 (raised)."""
     return {
         "unimodal/rise": check.verdict.rise,
         "unimodal/rise_low": check.verdict.rise_low,
