@@ -68,5 +68,6 @@ def made_verdict(shape: Shape, rise: float, *, error: float = 0.01) -> Verdict:
         rise_high=rise + error,
         peak_sigma=0.14,
         height=0.3,
+        p_value=0.5,
         reason="made by hand",
     )

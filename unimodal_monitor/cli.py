@@ -1,20 +1,87 @@
-"""The command line: `unimodal-monitor demo`."""
+"""The command line: `unimodal-monitor demo` and `unimodal-monitor power`."""
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+
+SEEN_RISE = 0.04
+"""Of the curve's height: the size on CIFAR-10 with 256 members."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="unimodal-monitor", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    demo = commands.add_parser("demo", help="train twice, on few images and on many, and watch the alarm")
-    demo.add_argument("--out", type=Path, default=Path("unimodal_demo"), help="folder for figures and checks.jsonl")
-    demo.add_argument("--seed", type=int, default=0)
+    _add_demo(commands.add_parser("demo", help="train twice, on few images and on many, and watch the alarm"))
+    _add_power(commands.add_parser("power", help="how large a rise a probe set of some size can show"))
     options = parser.parse_args(arguments)
+    options.run(options)
+    return 0
 
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("unimodal_demo"), help="folder for figures and checks.jsonl")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.set_defaults(run=_run_demo)
+
+
+def _run_demo(options: argparse.Namespace) -> None:
     from unimodal_monitor.demo import run_demo
 
     run_demo(options.out, seed=options.seed)
-    return 0
+
+
+def _add_power(parser: argparse.ArgumentParser) -> None:
+    from_help = "folder or checks.jsonl of a run like the one planned, to measure the spread in place of assuming it"
+    parser.add_argument("--num-heldout", type=int, default=2000, help="held-out images, to fit the probe and to score")
+    parser.add_argument("--checks", type=int, default=50, help="of the run; give Alarm(planned_checks=...) the same")
+    parser.add_argument("--num-fit", type=int, help="held-out images that the probe is fitted on; a third if left out")
+    parser.add_argument("--from", type=Path, dest="source", metavar="FOLDER_OR_JSONL", help=from_help)
+    parser.set_defaults(run=partial(_run_power, parser))
+
+
+def _run_power(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    try:
+        print(_describe_power(options))
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+
+
+def _describe_power(options: argparse.Namespace) -> str:
+    from unimodal_monitor.power import SPREAD, Plan, images_needed, power_table, scored_images, smallest_rise
+
+    num_images = scored_images(options.num_heldout, options.num_fit)
+    spread = SPREAD if options.source is None else _measured_spread(options.source)
+    plan = Plan(options.checks, spread=spread)
+    needed = images_needed(SEEN_RISE, plan)
+    num_fit = (needed - 1) // 2 if options.num_fit is None else options.num_fit
+    origin = "assumed, as on CIFAR-10" if options.source is None else f"measured in {options.source}"
+    rows = [
+        f"{row.rise:7.1%} {row.unimodal:19.0%} {row.established:18.0%} {row.lost:11.0%}"
+        for row in power_table(num_images, plan)
+    ]
+    return "\n".join(
+        [
+            f"{num_images:,} of {options.num_heldout:,} held-out images are scored, at {plan.num_checks} checks.",
+            f"A rise varies between images by {spread:.0%} of the curve's height ({origin});",
+            f"its correlation between two checks is {plan.correlation} (assumed).",
+            "",
+            "   rise   verdict UNIMODAL   rise established   loss seen   (probability at one check in mid-run)",
+            *rows,
+            "",
+            f"One check establishes a rise of {smallest_rise(num_images, plan):.1%} with 80% probability; for one of "
+            f"{SEEN_RISE:.0%}, as on CIFAR-10 with 256 members, it takes {needed + num_fit:,} held-out images, "
+            f"{num_fit:,} of them to fit the probe.",
+        ]
+    )
+
+
+def _measured_spread(source: Path) -> float:
+    from unimodal_monitor.power import spread_of
+    from unimodal_monitor.reporters.jsonl import read_checks
+
+    checks = read_checks(source)
+    if not checks:
+        raise ValueError(f"{source} holds no check yet; name a run that has one")
+    return spread_of(checks[-1].curve)

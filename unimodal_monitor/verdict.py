@@ -36,6 +36,7 @@ class Verdict:
         rise_high: upper confidence limit of it.
         peak_sigma: level of the largest rise, in data units.
         height: value of the quantity at the low-noise end, the scale of the rise.
+        p_value: of the largest rise, where in truth all levels are alike; of this check alone.
         reason: the evidence in one sentence.
     """
 
@@ -46,6 +47,7 @@ class Verdict:
     rise_high: float
     peak_sigma: float
     height: float
+    p_value: float
     reason: str
 
     @classmethod
@@ -97,6 +99,7 @@ def judge(
         rise_high=float(found.upper[:-1].max()),
         peak_sigma=peak_sigma,
         height=height,
+        p_value=found.p_value,
         reason=reason,
     )
 
