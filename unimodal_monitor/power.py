@@ -10,7 +10,7 @@ from scipy.stats import t as student
 from unimodal_monitor.alarm import Alarm
 from unimodal_monitor.curve import Curve
 from unimodal_monitor.rules import RiseLost
-from unimodal_monitor.shape import low_end, studentized_draws
+from unimodal_monitor.shape import critical_value, low_end
 from unimodal_monitor.spending import share_of_check
 from unimodal_monitor.verdict import MIN_RISE
 
@@ -103,7 +103,6 @@ def power_table(num_images: int, plan: Plan, *, rises: Sequence[float] = RISES) 
     established = _student_isf(plan.error / plan.num_interior, num_images)
     lost = _student_isf(plan.error / (plan.num_interior * (plan.middle - 1)), num_images)
     unimodal = _verdict_critical_value(plan, num_images)
-    unimodal = _verdict_critical_value(plan.num_interior, num_images)
     change_spread = plan.spread * (1 + rule.lost_fraction**2 - 2 * rule.lost_fraction * plan.correlation) ** 0.5
     return [
         PowerRow(
@@ -171,12 +170,11 @@ def spread_of(curve: Curve) -> float:
     return float((contrast @ np.array(curve.score.covariance) @ contrast * curve.num_images) ** 0.5 / height)
 
 
-def _verdict_critical_value(num_interior: int, num_images: int) -> float:
+def _verdict_critical_value(plan: Plan, num_images: int) -> float:
     """Of `judge`, for the rises at all levels, the highest too; they share the low end, half of their variance."""
-    num_levels = num_interior + 1
+    num_levels = plan.num_interior + 1
     covariance = (np.ones((num_levels, num_levels)) + np.eye(num_levels)) / 2
-    draws = studentized_draws(covariance, degrees=num_images - 1)
-    return float(np.quantile(np.abs(draws).max(1), CONFIDENCE))
+    return critical_value(covariance, confidence=CONFIDENCE, degrees=num_images - 1)
 
 
 def _power(effect: float, critical: float, num_images: int) -> float:

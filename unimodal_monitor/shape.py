@@ -61,9 +61,10 @@ def rises(curve: Curve, estimate: Estimate, *, confidence: float) -> Rises:
     difference = contrast @ np.array(estimate.mean)
     covariance = contrast @ np.array(estimate.covariance) @ contrast.T
     errors = np.sqrt(np.clip(covariance.diagonal(), 0, None))
-    draws = studentized_draws(covariance, degrees=curve.num_images - 1)
-    margin = float(np.quantile(np.abs(draws).max(1), confidence)) * errors
+    degrees = curve.num_images - 1
+    margin = critical_value(covariance, confidence=confidence, degrees=degrees) * errors
     largest = (difference / np.maximum(errors, 1e-300)).max()
+    draws = studentized_draws(covariance, degrees=degrees)
     p_value = (1 + (draws.max(1) >= largest).sum()) / (1 + len(draws))
     return Rises(tuple(levels.tolist()), difference, difference - margin, difference + margin, float(p_value))
 
