@@ -66,6 +66,13 @@ def test_a_lost_rise_is_lost_and_says_since_when():
     assert "less than 50%" in found.sentence
 
 
+def test_an_established_rise_is_told_when_it_is():
+    """With its size and its level; later by how much of it stands."""
+    rule = RiseLost()
+    assert "a rise of 0.0878 at sigma 0.296 is established" in last_finding(rule, HUMPED).sentence
+    assert "stands at 100% of the 0.0878 (step 10, sigma 0.296)" in last_finding(RiseLost(), HUMPED, HUMPED).sentence
+
+
 def test_a_rise_that_stays_is_not_lost():
     """Nor one that falls to 80 %."""
     assert not last_finding(RiseLost(), HUMPED, HUMPED).holds

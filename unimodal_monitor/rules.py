@@ -135,9 +135,9 @@ class RiseLost(BestSoFar):
         is_lost = self._is_under(rise_KM, self.lost_fraction, look.number, error / 2)
         limit_K = self._limits(look, interior_KM, low_M, error / 2)
         reaches = bool(limit_K.max() > 0)
-        sentence = self._explain(float(rise_KM.mean(1).max()), float(low_M.mean()), is_lost)
         if reaches:
             self._keep_best(look, rise_KM, limit_K, pooled)
+        sentence = self._explain(look.step, float(rise_KM.mean(1).max()), is_lost)
         return Finding(is_lost, self.reference is not None, reaches, sentence)
 
     def _limits(self, look: Look, interior_KM: np.ndarray, low_M: np.ndarray, error: float) -> np.ndarray:
@@ -147,9 +147,11 @@ class RiseLost(BestSoFar):
         falls_K = lower_limits(interior_KM - look.score_KM[-1], error=each) > 0
         return np.where(falls_K & (low_M.mean() > 0), limit_K, -np.inf)
 
-    def _explain(self, rise: float, height: float, is_lost: bool) -> str:
+    def _explain(self, step: int, rise: float, is_lost: bool) -> str:
         if self.reference is None:
-            return "no rise is sure enough to hold over all checks"
+            return "no rise is sure enough yet to hold over all checks"
+        if self.reference.step == step:
+            return f"a rise of {self.reference.mean:.3g} at sigma {self.reference.sigma:.3g} is established"
         was = f"{self.reference.mean:.3g} (step {self.reference.step}, sigma {self.reference.sigma:.3g})"
         if is_lost:
             return f"the rise was {was} and is now {rise:.3g}, surely less than {self.lost_fraction:.0%} of it"
