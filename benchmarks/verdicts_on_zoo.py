@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.optimize import curve_fit
 from torch import Tensor
 from zoo import LAYERS, Checkpoint, checkpoints
 
@@ -26,6 +27,7 @@ from unimodal_monitor.rules import Look, PeakFell
 from unimodal_monitor.shape import low_end, rises
 from unimodal_monitor.verdict import judge
 
+ESTIMATES = {"score_KM": "score", "correct_KM": "accuracy"}
 PROBES = {"ridge": RidgeProbe(), "logistic": LogisticProbe()}
 
 
@@ -124,22 +126,29 @@ def _count(names) -> str:
 
 
 def correlations(runs: list[list[dict]], kind: str) -> dict:
-    """What the simulation needs: covariance between levels, and correlation of one level between checks."""
-    latest = [run[-1] for run in runs]
-    covariance_KK = np.mean([np.cov(row[kind]) for row in latest], axis=0)
-    pairs = [
-        (np.log(b["checkpoint"].step / a["checkpoint"].step), _correlation(a[kind], b[kind]))
-        for run in runs
-        for i, a in enumerate(run)
-        for b in run[i + 1 :]
-        if a["checkpoint"].images_seen > 30_000
-    ]
-    low = latest[0]["curve"]
+    """What the simulation needs: covariance between levels, and how correlations between checks decay."""
+    covariance_KK = np.mean([np.cov(run[-1][kind]) for run in runs], axis=0)
+    deviation_K = np.sqrt(covariance_KK.diagonal())
+    pairs = [(a, b) for run in runs for i, a in enumerate(run) for b in run[i + 1 :] if a["checkpoint"].step > 500]
+    distances = [np.log(b["checkpoint"].step / a["checkpoint"].step) for a, b in pairs]
+    of_levels, of_rises = zip(*(_correlation(a[kind], b[kind]) for a, b in pairs), strict=True)
     return {
-        "sigmas": low.sigmas,
-        "covariance": covariance_KK.tolist(),
-        "pairs": [[round(float(x), 3), round(float(y), 3), round(float(z), 3)] for x, (y, z) in pairs],
+        "height": round(float(np.mean([run[-1]["curve"].to_dict()[ESTIMATES[kind]]["mean"][:2] for run in runs])), 3),
+        "deviation": deviation_K.round(4).tolist(),
+        "correlation": (covariance_KK / np.outer(deviation_K, deviation_K)).round(4).tolist(),
+        "first": _decay(distances, of_levels),
+        "rest": _decay(distances, of_rises),
     }
+
+
+def _decay(distances: list[float], found: tuple[float, ...]) -> dict[str, float]:
+    """Least squares: near * (floor + (1 - floor) * exp(-distance / scale)), distance in log steps."""
+
+    def model(distance, floor, scale, near):
+        return near * (floor + (1 - floor) * np.exp(-distance / scale))
+
+    best, _ = curve_fit(model, distances, found, p0=(0.3, 0.7, 0.9), bounds=((0, 0.1, 0.1), (1, 5, 1)))
+    return dict(zip(("floor", "scale", "near"), best.round(3).tolist(), strict=True))
 
 
 def _correlation(a_KM: np.ndarray, b_KM: np.ndarray) -> tuple[float, float]:
@@ -170,8 +179,9 @@ def main() -> None:
     print_leads([*runs, *others])
     if args.correlations:
         ridge = [run for run in runs if run[0]["probe"] == "ridge" and run[0]["seed"] == 0]
-        record = {kind.removesuffix("_KM"): correlations(ridge, kind) for kind in ("score_KM", "correct_KM")}
-        args.correlations.write_text(json.dumps(record))
+        sigmas = [round(sigma, 4) for sigma in ridge[0][0]["curve"].sigmas]
+        record = {"sigmas": sigmas, **{kind.removesuffix("_KM"): correlations(ridge, kind) for kind in ESTIMATES}}
+        args.correlations.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

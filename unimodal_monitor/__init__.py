@@ -13,6 +13,7 @@ from unimodal_monitor.noise import karras_sigmas, log_sigmas, paper_sigmas
 from unimodal_monitor.probes.logistic import LogisticProbe
 from unimodal_monitor.probes.ridge import RidgeProbe
 from unimodal_monitor.reporters.jsonl import read_checks
+from unimodal_monitor.rules import PeakFell, RiseLost
 from unimodal_monitor.verdict import Shape, Verdict, judge
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ __all__ = [  # in the order of the way of the data
     "Shape",
     "Verdict",
     "judge",
+    "RiseLost",
+    "PeakFell",
     "Alarm",
     "AlarmState",
     "Check",
