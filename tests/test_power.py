@@ -27,10 +27,10 @@ def drawn_noise_KM(generator, num_images):
     return noise_KM
 
 
-def drawn_look(rise, noise_KM, *, number, plan=PLAN):
+def drawn_look(rise, noise_KM, *, number, spread):
     """All interior levels but the peak lie far below."""
     mean_K = np.array([1, 1, 0.6, 0.6, 0.6, 1 + rise, 0.6, 0.6, 0.1])
-    score_KM = HEIGHT * (mean_K[:, None] + plan.spread * noise_KM)
+    score_KM = HEIGHT * (mean_K[:, None] + spread * noise_KM)
     estimate = Estimate.from_images("score", torch.from_numpy(score_KM)[:, None])
     curve = Curve("mid_block", tuple(SIGMAS.tolist()), STD, score_KM.shape[1], estimate, estimate)
     return Look(number, number, curve, score_KM)
@@ -41,7 +41,10 @@ def two_checks(rise, num_images, *, seed, plan=PLAN):
     generator = np.random.default_rng(seed)
     before_KM, fresh_KM = drawn_noise_KM(generator, num_images), drawn_noise_KM(generator, num_images)
     after_KM = plan.correlation * before_KM + (1 - plan.correlation**2) ** 0.5 * fresh_KM
-    return drawn_look(rise, before_KM, number=1), drawn_look(0, after_KM, number=plan.middle)
+    return (
+        drawn_look(rise, before_KM, number=1, spread=plan.spread),
+        drawn_look(0, after_KM, number=plan.middle, spread=plan.spread_when_lost),
+    )
 
 
 def is_near(share, probability, num_runs):
@@ -77,7 +80,13 @@ def test_rises_are_established_as_often_as_foretold(rise, num_images, num_checks
 
 @pytest.mark.parametrize(
     ("rise", "num_images", "plan"),
-    [(0.12, 1334, PLAN), (0.10, 1334, Plan(10)), (0.10, 1334, Plan(50, correlation=0.6)), (0.40, 150, PLAN)],
+    [
+        (0.12, 1334, Plan(50, spread_when_lost=0.45)),
+        (0.10, 1334, Plan(10, spread_when_lost=0.45)),
+        (0.10, 1334, Plan(50, spread_when_lost=0.45, correlation=0.6)),
+        (0.40, 150, Plan(50, spread_when_lost=0.45)),
+        (0.09, 1334, Plan(50, spread_when_lost=0.3, correlation=0.0)),
+    ],
 )
 def test_losses_are_seen_as_often_as_foretold(rise, num_images, plan):
     """By `RiseLost` itself, against a first check that is all but sure to establish the rise."""

@@ -65,7 +65,8 @@ def _describe_power(options: argparse.Namespace) -> str:
         [
             f"{num_images:,} of {options.num_heldout:,} held-out images are scored, at {plan.num_checks} checks.",
             f"A rise varies between images by {spread:.0%} of the curve's height ({origin});",
-            f"its correlation between two checks is {plan.correlation} (assumed).",
+            f"by {plan.spread_when_lost:.0%} once it is lost; its correlation between two checks is "
+            f"{plan.correlation} (assumed).",
             "",
             "   rise   verdict UNIMODAL   rise established   loss seen   (probability at one check in mid-run)",
             *rows,

@@ -15,8 +15,8 @@ from unimodal_monitor.spending import share_of_check
 from unimodal_monitor.verdict import MIN_RISE
 
 RISES = (0.01, 0.02, 0.03, 0.04, 0.06, 0.10, 0.20)
-SPREAD = 0.45
-"""Measured on CIFAR-10 with the ridge probe."""
+SPREAD, SPREAD_WHEN_LOST = 0.45, 0.2
+"""Measured on CIFAR-10 with the ridge probe, where the rise is established and after it was lost."""
 CORRELATION = 0.3
 WANTED_POWER = 0.8
 CONFIDENCE = 0.95
@@ -47,6 +47,7 @@ class Plan:
     Args:
         num_checks: of the run, and planned by its alarm; the tests are those of the check in the middle.
         spread: standard deviation of the rise over images, as a fraction of the height.
+        spread_when_lost: the same after the rise is gone; levels are then more alike.
         correlation: of one image's rise between two checks, -1 to 1.
         num_interior: levels between the low end and the highest; six of the paper's nine.
         significance: of the alarm.
@@ -58,6 +59,7 @@ class Plan:
 
     num_checks: int
     spread: float = SPREAD
+    spread_when_lost: float = SPREAD_WHEN_LOST
     correlation: float = CORRELATION
     num_interior: int = 6
     significance: float = Alarm.significance
@@ -67,8 +69,9 @@ class Plan:
         for name in ("num_checks", "num_interior"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}; it is a count, from 1")
-        if not 0 < self.spread < float("inf"):
-            raise ValueError(f"spread = {self.spread}; it is a fraction of the curve's height, above 0")
+        for name in ("spread", "spread_when_lost"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} = {getattr(self, name)}; it is a fraction of the curve's height, above 0")
         if not -1 <= self.correlation <= 1:
             raise ValueError(f"correlation = {self.correlation}; it lies between -1 and 1")
         if not 0 < self.significance < 1:
@@ -103,7 +106,8 @@ def power_table(num_images: int, plan: Plan, *, rises: Sequence[float] = RISES) 
     established = _student_isf(plan.error / plan.num_interior, num_images)
     lost = _student_isf(plan.error / (plan.num_interior * (plan.middle - 1)), num_images)
     unimodal = _verdict_critical_value(plan, num_images)
-    change_spread = plan.spread * (1 + rule.lost_fraction**2 - 2 * rule.lost_fraction * plan.correlation) ** 0.5
+    before, after = rule.lost_fraction * plan.spread, plan.spread_when_lost
+    change_spread = (before**2 + after**2 - 2 * plan.correlation * before * after) ** 0.5
     return [
         PowerRow(
             rise,
