@@ -20,7 +20,7 @@ class AlarmState(Enum):
     ARMED = "armed"
     """A rise was established, and nothing speaks against it."""
     FADING = "fading"
-    """A rule speaks, but does not raise the alarm, or not yet."""
+    """A rule that raises the alarm speaks, at too few checks yet."""
     RAISED = "raised"
     """A rule that raises the alarm has spoken at several checks in a row."""
 
@@ -38,7 +38,7 @@ class Alarm:
 
     Args:
         rules: each raises the alarm alone.
-        watched: rules that are reported and never raise it.
+        watched: rules whose findings are told with the evidence and change no state.
         significance: over the whole run and all rules, 0 to 1.
         patience: consecutive checks at which a rule must speak, against a passing dip of the network.
         planned_checks: that the run may well have; see `share_of_check`.
@@ -87,12 +87,7 @@ class Alarm:
         """The state's evidence in one sentence, after the check that `verdict` is of."""
         if not self._findings:
             return "no check of a trained network yet"
-        if self.state is AlarmState.NEVER_UNIMODAL:
-            return "; ".join([self._why_never(verdict), *self._spoken_sentences()])
-        if self.state in (AlarmState.RAISED, AlarmState.FADING) and any(self.num_spoken):
-            return "; ".join(self._spoken_sentences())
-        sentence = self._findings[0].sentence
-        return f"not surely back: {sentence}" if self.state is AlarmState.RAISED else sentence
+        return "; ".join([self._why(verdict), *self._spoken(range(len(self.rules), len(self._findings)))])
 
     def state_dict(self) -> dict[str, Any]:
         """Primitives only."""
@@ -123,20 +118,28 @@ class Alarm:
 
     def _next_state(self) -> AlarmState:
         raising = range(len(self.rules))
-        if any(self.num_spoken[rule] >= self.patience for rule in raising):
-            return AlarmState.RAISED
+        longest = max(self.num_spoken[rule] for rule in raising)
         reaches = any(self._findings[rule].reaches for rule in raising)
-        if self.state is AlarmState.RAISED and (any(self.num_spoken) or not reaches):
+        if longest >= self.patience or (self.state is AlarmState.RAISED and (longest or not reaches)):
             return AlarmState.RAISED
         if not any(self._findings[rule].is_established for rule in raising):
             return AlarmState.WARMING_UP if self.num_checks < self.warm_up else AlarmState.NEVER_UNIMODAL
-        return AlarmState.FADING if any(self.num_spoken) else AlarmState.ARMED
+        return AlarmState.FADING if longest else AlarmState.ARMED
 
-    def _spoken_sentences(self) -> list[str]:
+    def _why(self, verdict: Verdict) -> str:
+        """What the rules that raise the alarm say."""
+        if self.state is AlarmState.NEVER_UNIMODAL:
+            return self._why_never(verdict)
+        if spoken := self._spoken(range(len(self.rules))):
+            return "; ".join(spoken)
+        sentence = self._findings[0].sentence
+        return f"not surely back: {sentence}" if self.state is AlarmState.RAISED else sentence
+
+    def _spoken(self, rules: range) -> list[str]:
         return [
-            f"{found.sentence} ({_times(spoken)})"
-            for spoken, found in zip(self.num_spoken, self._findings, strict=True)
-            if spoken
+            f"{self._findings[rule].sentence} ({_times(self.num_spoken[rule])})"
+            for rule in rules
+            if self.num_spoken[rule]
         ]
 
     def _why_never(self, verdict: Verdict) -> str:
