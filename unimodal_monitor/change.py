@@ -67,7 +67,7 @@ def surely_under(values_KM: np.ndarray, reference_M: np.ndarray, *, error: float
         reference_M: (M,) of the same images at the earlier one, times the fraction that is the mark.
         error: one-sided.
     """
-    return bool((upper_limits(values_KM - reference_M, error=error) < 0).all())
+    return p_value_under(values_KM, reference_M) < error
 
 
 def p_value_under(values_KM: np.ndarray, reference_M: np.ndarray) -> float:
