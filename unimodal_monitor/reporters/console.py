@@ -44,13 +44,12 @@ class ConsoleReporter:
 
     def report(self, history: Sequence[Check]) -> None:
         """Print the last check."""
-        check = history[-1]
+        check, verdict = history[-1], history[-1].verdict
         before = history[-2].state if len(history) > 1 else AlarmState.WARMING_UP
         self.write(line(check))
         if check.state is not before:
-            self.write(
-                f"unimodal  {before.value} -> {check.state.value}: {check.evidence}; the curve {check.verdict.reason}"
-            )
+            change = f"{before.value} -> {check.state.value}"
+            self.write(f"unimodal  {change}: {check.evidence}; {verdict.shape.value}: {verdict.reason}")
 
 
 @contextmanager
