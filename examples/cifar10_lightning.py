@@ -7,10 +7,10 @@
 `--data` holds `train*.parquet` and `test*.parquet` (Hugging Face's `uoft-cs/cifar10`), or `train/CLASS/*.png` and
 `test/CLASS/*.png`. On two CPU cores a million images take about half an hour, and the checks come on top.
 
-With 256 images (first command) the curve rises to an interior peak by 40,000 images seen; by 100,000 the rise is lost
-and at 120,000 the alarm is raised. With 16,384 (second) it rises by 60,000 and stays. The third trains on the epsilon loss of a
-`DDPMScheduler` and ends when the alarm is raised, if it is. Tables and figures are in `examples/README.md`. Checks,
-figures and a profile lie beside the logs under `--out`.
+With 256 images (first command) the curve rises to an interior peak by 40,000 images seen; by 100,000 the rise is lost,
+and at 120,000 the alarm is raised. With 16,384 (second) it rises by 60,000 and stays. The third trains on the epsilon
+loss of a `DDPMScheduler` and ends when the alarm is raised, if it is. Tables and figures are in `examples/README.md`.
+Checks, figures and a profile lie beside the logs under `--out`.
 """
 
 import argparse
