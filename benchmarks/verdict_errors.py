@@ -245,10 +245,7 @@ def milliseconds(num_images: int = 10_000, repeats: int = 20) -> tuple[float, fl
 
 def describe(fired: np.ndarray, truth: Truth) -> str:
     """False alarms with their exact 95 % interval; where the rise is lost also power and delay."""
-    runs, num_false = (
-        len(fired),
-        int((fired < truth.lost_at).sum() if truth.lost_at != NEVER else (fired < NEVER).sum()),
-    )
+    runs, num_false = len(fired), int((fired < truth.lost_at).sum())
     low = beta.ppf(0.025, num_false, runs - num_false + 1) if num_false else 0.0
     high = beta.ppf(0.975, num_false + 1, runs - num_false) if num_false < runs else 1.0
     text = f"{num_false / runs:.4f} [{low:.4f}, {high:.4f}]"

@@ -69,7 +69,7 @@ def follow(run: list[Checkpoint], args: argparse.Namespace, probe_name: str, see
         look, verdict = Look(number, checkpoint.step, curve, score_KM), judge(curve)
         rows.append({
             "checkpoint": checkpoint, "probe": probe_name, "seed": seed, "layer": layer, "curve": curve,
-            "verdict": verdict, "state": alarm.update(look), "evidence": alarm.explain(verdict),
+            "verdict": verdict, "state": alarm.update(look),
             "peak_state": lone_peak.update(look), "by_accuracy": judge(curve, quantity="accuracy"),
             "score_KM": score_KM, "correct_KM": outcomes.correct_KRM.double().mean(1).numpy(),
         })  # fmt: skip

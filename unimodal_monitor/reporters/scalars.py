@@ -15,7 +15,7 @@ STATE_CODES = {
 
 
 def headline(check: Check) -> dict[str, float]:
-    """The few numbers to monitor, all finite: alarm is -1 (never unimodal), 0 (warming up) to 3 (raised)."""
+    """The few numbers to monitor, all finite: shape is -1, 0 or 1; alarm is -1 (never) to 3 (raised)."""
     return {
         "unimodal/rise": check.verdict.rise,
         "unimodal/rise_low": check.verdict.rise_low,
