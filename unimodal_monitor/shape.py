@@ -61,10 +61,9 @@ def rises(curve: Curve, estimate: Estimate, *, confidence: float) -> Rises:
     difference = contrast @ np.array(estimate.mean)
     covariance = contrast @ np.array(estimate.covariance) @ contrast.T
     errors = np.sqrt(np.clip(covariance.diagonal(), 0, None))
-    degrees = curve.num_images - 1
-    margin = critical_value(covariance, confidence=confidence, degrees=degrees) * errors
+    draws = studentized_draws(covariance, degrees=curve.num_images - 1)
+    margin = _largest_quantile(draws, confidence) * errors
     largest = (difference / np.maximum(errors, 1e-300)).max()
-    draws = studentized_draws(covariance, degrees=degrees)
     p_value = (1 + (draws.max(1) >= largest).sum()) / (1 + len(draws))
     return Rises(tuple(levels.tolist()), difference, difference - margin, difference + margin, float(p_value))
 
@@ -77,7 +76,7 @@ def critical_value(covariance: np.ndarray, *, confidence: float, degrees: int) -
         confidence: 0 to 1.
         degrees: of freedom of the estimate, the number of images less one.
     """
-    return float(np.quantile(np.abs(studentized_draws(covariance, degrees=degrees)).max(1), confidence))
+    return _largest_quantile(studentized_draws(covariance, degrees=degrees), confidence)
 
 
 def studentized_draws(covariance: np.ndarray, *, degrees: int) -> np.ndarray:
@@ -100,3 +99,7 @@ def studentized_draws(covariance: np.ndarray, *, degrees: int) -> np.ndarray:
     normal = generator.standard_normal((NUM_DRAWS, len(values)))
     deviation = np.sqrt(generator.chisquare(degrees, size=(NUM_DRAWS, 1)) / degrees)
     return normal @ (vectors * np.sqrt(np.clip(values, 0, None))).T / deviation
+
+
+def _largest_quantile(draws: np.ndarray, confidence: float) -> float:
+    return float(np.quantile(np.abs(draws).max(1), confidence))
