@@ -72,9 +72,9 @@ def checkpoints(zoo: Path) -> list[Checkpoint]:
     return sorted(found, key=lambda checkpoint: (checkpoint.num_members, checkpoint.images_seen))
 
 
-def load_denoiser(checkpoint: Checkpoint) -> EDMDenoiser:
-    """The averaged network of a checkpoint, in eval mode."""
-    unet = UNet2DModel(
+def build_unet() -> UNet2DModel:
+    """The zoo's network, 1.06 million parameters."""
+    return UNet2DModel(
         sample_size=16,
         layers_per_block=1,
         block_out_channels=(32, 64, 64),
@@ -82,8 +82,13 @@ def load_denoiser(checkpoint: Checkpoint) -> EDMDenoiser:
         down_block_types=("DownBlock2D",) * 3,
         up_block_types=("UpBlock2D",) * 3,
     )
+
+
+def load_denoiser(checkpoint: Checkpoint) -> EDMDenoiser:
+    """The averaged network of a checkpoint, in eval mode."""
+    unet = build_unet()
     unet.load_state_dict({name: tensor.float() for name, tensor in load_file(checkpoint.path).items()})
-    return EDMDenoiser(Network(EDMPrecond(unet).eval()))
+    return EDMDenoiser(Network(EDMPrecond(unet).eval().to(memory_format=torch.channels_last)))
 
 
 def read_split(data: Path, split: str) -> tuple[Tensor, Tensor]:
@@ -104,9 +109,9 @@ def unseen_images(zoo: Path, data: Path) -> tuple[Tensor, Tensor]:
 
 
 def features(denoiser: EDMDenoiser, images: Tensor, sigmas: Tensor, *, batch: int = 48) -> dict[str, Tensor]:
-    """{layer: (K, N, D)} half precision, of noised images; bf16 forwards, as a training in bf16 would make."""
+    """{layer: (K, N, D)} half precision, of noised images; float32 forwards (bf16 is slower where a CPU lacks it)."""
     kept: dict[str, list[Tensor]] = {layer: [] for layer in LAYERS}
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad():
         for rows, noised, sigma in _noised(images, sigmas, batch):
             with capture(find_layers(denoiser.network, LAYERS)) as captured:
                 found = captured.run(partial(denoiser, noised, sigma))
@@ -129,9 +134,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with train.parquet and test.parquet")
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--part", type=int, nargs=2, default=(0, 1), metavar=("I", "N"), help="the I-th of N parts")
+    parser.add_argument("--num-images", type=int, help="of those that no run has seen, drawn at random (default: all)")
     args = parser.parse_args()
     args.cache.mkdir(parents=True, exist_ok=True)
     images, labels = unseen_images(args.zoo, args.data)
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[: args.num_images]
+    images, labels = images[chosen], labels[chosen]
     sigmas = paper_sigmas(float(images.std()))
     torch.save({"labels": labels, "sigmas": sigmas, "std": float(images.std())}, args.cache / "images.pt")
     part, num_parts = args.part

@@ -16,6 +16,7 @@ from tiny_job import TinyJob, tiny_loader, tiny_probe_set, tiny_trainer
 
 from unimodal_monitor import AlarmState, RidgeProbe, UnimodalMonitor, read_checks
 from unimodal_monitor import monitor as monitor_module
+from unimodal_monitor.measure import Measurement
 
 HEADLINE = ("rise", "rise_low", "rise_high", "peak_sigma", "peak_accuracy", "peak_score", "shape", "alarm", "seconds")
 
@@ -27,10 +28,10 @@ def scripted(monkeypatch):
     def script(*rises):
         left = iter(rises)
 
-        def measured(denoiser, layers, probe_set, protocol, **_):
+        def measured(forwards, probe_set, probe, **_):
             mean = [0.3, 0.3, 0.3, 0.3, 0.3 + next(left), 0.2, 0.1, 0.1, 0.0]
             outcomes = simulated_outcomes(mean, num_images=len(probe_set.heldout))
-            return dict.fromkeys(layers, outcomes)
+            return Measurement(dict.fromkeys(forwards.captured.layers, outcomes), {})
 
         monkeypatch.setattr(monitor_module, "measure", measured)
 
@@ -46,7 +47,7 @@ def fit(folder, monitor, *, job=None, ckpt_path=None, **options):
 
 def test_checks_are_made_at_the_start_and_at_every_multiple(tmp_path):
     """Step 0, then every 20 optimizer steps."""
-    monitor = UnimodalMonitor(tiny_probe_set(), every_n_steps=20)
+    monitor = UnimodalMonitor(tiny_probe_set(), full_every=1, every_n_steps=20)
     fit(tmp_path, monitor)
     assert [check.step for check in monitor.history] == [0, 20, 40]
     assert [check.weights for check in monitor.history] == ["raw", "ema", "ema"]
@@ -54,14 +55,14 @@ def test_checks_are_made_at_the_start_and_at_every_multiple(tmp_path):
 
 def test_accumulated_micro_batches_make_one_check_for_a_step(tmp_path):
     """The hook fires for each micro-batch with the same global step."""
-    monitor = UnimodalMonitor(tiny_probe_set(), every_n_steps=5)
+    monitor = UnimodalMonitor(tiny_probe_set(), full_every=1, every_n_steps=5)
     fit(tmp_path, monitor, accumulate_grad_batches=2, max_steps=12)
     assert [check.step for check in monitor.history] == [0, 5, 10]
 
 
 def test_scalars_reach_the_logger_between_multiples_of_its_interval(tmp_path):
     """The check at step 7 is logged although the trainer logs every 50 steps."""
-    monitor = UnimodalMonitor(tiny_probe_set(), every_n_steps=7)
+    monitor = UnimodalMonitor(tiny_probe_set(), full_every=1, every_n_steps=7)
     logger = CSVLogger(tmp_path)
     fit(tmp_path, monitor, logger=logger, log_every_n_steps=50, max_steps=8)
     logger.finalize("success")
@@ -73,7 +74,7 @@ def test_scalars_reach_the_logger_between_multiples_of_its_interval(tmp_path):
 
 def test_files_lie_beside_the_logs_and_load_as_the_same_objects(tmp_path):
     """checks.jsonl gives back the history; both figures are there."""
-    monitor = UnimodalMonitor(tiny_probe_set(), every_n_steps=5)
+    monitor = UnimodalMonitor(tiny_probe_set(), full_every=1, every_n_steps=5)
     fit(tmp_path, monitor, logger=CSVLogger(tmp_path), max_steps=6)
     folder = tmp_path / "lightning_logs/version_0/unimodal"
     assert read_checks(folder) == monitor.history
@@ -83,14 +84,14 @@ def test_files_lie_beside_the_logs_and_load_as_the_same_objects(tmp_path):
 def test_a_new_run_does_not_overwrite_the_checks_of_an_older_one(tmp_path):
     """Without a logger both runs have one folder; the second writes beside the first."""
     for _ in range(2):
-        fit(tmp_path, UnimodalMonitor(tiny_probe_set(), every_n_steps=5), max_steps=1)
+        fit(tmp_path, UnimodalMonitor(tiny_probe_set(), full_every=1, every_n_steps=5), max_steps=1)
     assert (tmp_path / "unimodal/checks.jsonl").exists()
     assert (tmp_path / "unimodal_2/checks.jsonl").exists()
 
 
 def test_checkpoints_and_early_stopping_can_monitor_from_the_first_epoch(tmp_path):
     """The interval is longer than an epoch, and `strict=True` does not raise."""
-    monitor = UnimodalMonitor(tiny_probe_set(), every_n_steps=1000)
+    monitor = UnimodalMonitor(tiny_probe_set(), full_every=1, every_n_steps=1000)
     best = ModelCheckpoint(tmp_path / "best", monitor="unimodal/rise", mode="max")
     stopping = EarlyStopping("unimodal/peak_accuracy", mode="max", patience=100, check_on_train_epoch_end=True)
     trainer = fit(tmp_path, monitor, callbacks=[best, stopping], enable_checkpointing=True, max_epochs=2, max_steps=-1)
@@ -102,11 +103,11 @@ def test_checkpoints_and_early_stopping_can_monitor_from_the_first_epoch(tmp_pat
 def test_a_run_resumed_goes_on_with_its_history_armed_as_it_was(tmp_path, scripted):
     """The state survives a checkpoint that `weights_only=True` loads."""
     scripted(0.9, 0.5, 0.49, 0.3)
-    first = UnimodalMonitor(tiny_probe_set(), every_n_steps=5)
+    first = UnimodalMonitor(tiny_probe_set(), full_every=1, every_n_steps=5)
     trainer = fit(tmp_path, first, max_steps=6)
     trainer.save_checkpoint(tmp_path / "run.ckpt")
     assert torch.load(tmp_path / "run.ckpt", weights_only=True)["callbacks"]
-    second = UnimodalMonitor(tiny_probe_set(), every_n_steps=5)
+    second = UnimodalMonitor(tiny_probe_set(), full_every=1, every_n_steps=5)
     trainer = fit(tmp_path, second, max_steps=11, ckpt_path=tmp_path / "run.ckpt")
     assert [check.step for check in second.history] == [0, 5, 10]
     assert second.history[:2] == first.history
@@ -119,10 +120,10 @@ def test_a_run_resumed_goes_on_with_its_history_armed_as_it_was(tmp_path, script
 
 def test_a_callback_used_again_starts_anew(tmp_path):
     """Neither the steps nor the history of the first fit, itself resumed, are carried into the second."""
-    fit(tmp_path, UnimodalMonitor(tiny_probe_set(), every_n_steps=5), max_steps=6).save_checkpoint(
+    fit(tmp_path, UnimodalMonitor(tiny_probe_set(), full_every=1, every_n_steps=5), max_steps=6).save_checkpoint(
         tmp_path / "run.ckpt"
     )
-    monitor = UnimodalMonitor(tiny_probe_set(), every_n_steps=5)
+    monitor = UnimodalMonitor(tiny_probe_set(), full_every=1, every_n_steps=5)
     fit(tmp_path, monitor, max_steps=11, ckpt_path=tmp_path / "run.ckpt")
     assert [check.step for check in monitor.history] == [0, 5, 10]
     fit(tmp_path, monitor, max_steps=6)
@@ -131,9 +132,9 @@ def test_a_callback_used_again_starts_anew(tmp_path):
 
 def test_a_history_of_another_probe_set_is_refused(tmp_path):
     """Its checks would not compare; the error says what differs."""
-    trainer = fit(tmp_path, UnimodalMonitor(tiny_probe_set(), every_n_steps=5), max_steps=1)
+    trainer = fit(tmp_path, UnimodalMonitor(tiny_probe_set(), full_every=1, every_n_steps=5), max_steps=1)
     trainer.save_checkpoint(tmp_path / "run.ckpt")
-    other = UnimodalMonitor(tiny_probe_set(), every_n_steps=5, layers=["blocks.0"])
+    other = UnimodalMonitor(tiny_probe_set(), full_every=1, every_n_steps=5, layers=["blocks.0"])
     with pytest.raises(ValueError, match="this monitor measures"):
         fit(tmp_path, other, max_steps=2, ckpt_path=tmp_path / "run.ckpt")
 
@@ -141,7 +142,7 @@ def test_a_history_of_another_probe_set_is_refused(tmp_path):
 def test_the_alarm_stops_the_training_when_asked_to(tmp_path, scripted):
     """Not armed by the untrained network, then armed, lost twice, stopped at the second loss."""
     scripted(0.9, 0.5, 0.001, 0.001, 0.001)
-    monitor = UnimodalMonitor(tiny_probe_set(), every_n_steps=5, on_alarm="stop")
+    monitor = UnimodalMonitor(tiny_probe_set(), full_every=1, every_n_steps=5, on_alarm="stop")
     with pytest.warns(UserWarning, match="at 2 checks in a row.*the training stops"):
         trainer = fit(tmp_path, monitor)
     assert trainer.global_step == 15
@@ -151,7 +152,7 @@ def test_the_alarm_stops_the_training_when_asked_to(tmp_path, scripted):
 def test_the_alarm_warns_once_by_default_and_training_goes_on(tmp_path, scripted):
     """A raised alarm that stays raised is told once."""
     scripted(*[0.5, 0.5] + 4 * [0.001])
-    monitor = UnimodalMonitor(tiny_probe_set(), every_n_steps=10)
+    monitor = UnimodalMonitor(tiny_probe_set(), full_every=1, every_n_steps=10)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         trainer = fit(tmp_path, monitor)
@@ -163,7 +164,7 @@ def test_the_alarm_calls_a_function_with_the_check(tmp_path, scripted):
     """Once, with the check that raised it."""
     scripted(0.5, 0.5, 0.001, 0.001, 0.001, 0.001)
     calls = []
-    fit(tmp_path, UnimodalMonitor(tiny_probe_set(), every_n_steps=10, on_alarm=calls.append))
+    fit(tmp_path, UnimodalMonitor(tiny_probe_set(), full_every=1, every_n_steps=10, on_alarm=calls.append))
     assert [check.step for check in calls] == [30]
 
 
@@ -175,13 +176,13 @@ def test_a_function_that_fails_on_the_alarm_does_not_end_the_training(tmp_path, 
 
     scripted(0.5, 0.5, 0.001, 0.001, 0.001, 0.001)
     with pytest.warns(UserWarning, match="mail server down"):
-        trainer = fit(tmp_path, UnimodalMonitor(tiny_probe_set(), every_n_steps=10, on_alarm=explode))
+        trainer = fit(tmp_path, UnimodalMonitor(tiny_probe_set(), full_every=1, every_n_steps=10, on_alarm=explode))
     assert trainer.global_step == 50
 
 
 def test_what_a_check_measures_is_said_at_the_start(tmp_path, capsys):
     """Levels, layers, and how many images the probe has."""
-    fit(tmp_path, UnimodalMonitor(tiny_probe_set(), every_n_steps=100), max_steps=1)
+    fit(tmp_path, UnimodalMonitor(tiny_probe_set(), full_every=1, every_n_steps=100), max_steps=1)
     first = capsys.readouterr().out.splitlines()[0]
     assert "9 levels" in first
     assert "blocks.2 (judged)" in first
@@ -198,7 +199,7 @@ def test_a_failing_check_is_told_and_after_three_no_more_are_made(tmp_path):
             Broken.calls += 1
             raise RuntimeError("broken probe")
 
-    monitor = UnimodalMonitor(tiny_probe_set(), every_n_steps=5, probe=Broken())
+    monitor = UnimodalMonitor(tiny_probe_set(), full_every=1, every_n_steps=5, probe=Broken())
     with pytest.warns(UserWarning, match="no more are made") as told:
         trainer = fit(tmp_path, monitor)
     assert trainer.global_step == 50
@@ -215,7 +216,7 @@ def test_weights_that_are_not_finite_give_no_number(tmp_path):
             if self.global_step == 8:
                 torch.nn.init.constant_(self.net.blocks[2][0].weight, float("nan"))
 
-    monitor = UnimodalMonitor(tiny_probe_set(), every_n_steps=5, ema=False)
+    monitor = UnimodalMonitor(tiny_probe_set(), full_every=1, every_n_steps=5, ema=False)
     with pytest.warns(UserWarning, match="are not finite"):
         trainer = fit(tmp_path, monitor, job=Diverges(), max_steps=11)
     assert [check.step for check in monitor.history] == [0, 5]
@@ -229,7 +230,7 @@ def test_a_logger_that_fails_does_not_end_the_training(tmp_path):
         def log_metrics(self, metrics, step=None):
             raise ConnectionError("no network")
 
-    monitor = UnimodalMonitor(tiny_probe_set(), every_n_steps=5)
+    monitor = UnimodalMonitor(tiny_probe_set(), full_every=1, every_n_steps=5)
     with pytest.warns(UserWarning, match="no network"):
         fit(tmp_path, monitor, logger=Offline(tmp_path), max_steps=6)
     assert len(monitor.history) == 2
@@ -249,7 +250,7 @@ def test_wrong_arguments_are_told_before_the_first_step(tmp_path, options, messa
     """No loss was computed when the error comes."""
     job = TinyJob()
     with pytest.raises(ValueError, match=message):
-        fit(tmp_path, UnimodalMonitor(tiny_probe_set(), every_n_steps=5, **options), job=job)
+        fit(tmp_path, UnimodalMonitor(tiny_probe_set(), full_every=1, every_n_steps=5, **options), job=job)
     assert job.losses == []
 
 
@@ -262,7 +263,7 @@ def test_arguments_that_need_no_job_are_checked_at_once(options):
 
 def test_fast_dev_run_makes_no_check_and_no_file(tmp_path):
     """One batch, nothing left behind."""
-    monitor = UnimodalMonitor(tiny_probe_set(), every_n_steps=1)
+    monitor = UnimodalMonitor(tiny_probe_set(), full_every=1, every_n_steps=1)
     trainer = pl.Trainer(fast_dev_run=True, accelerator="cpu", callbacks=[monitor], default_root_dir=tmp_path)
     trainer.fit(TinyJob(), tiny_loader())
     assert monitor.history == []
@@ -287,7 +288,7 @@ def test_a_job_of_the_other_namespace_takes_the_same_class(tmp_path, order):
             "        return (self.net(batch[0], torch.ones(len(batch[0]))) - batch[0]).square().mean()",
             "    def configure_optimizers(self):",
             "        return torch.optim.SGD(self.parameters(), lr=1e-3)",
-            "monitor = UnimodalMonitor(tiny_job.tiny_probe_set(), every_n_steps=5)",
+            "monitor = UnimodalMonitor(tiny_job.tiny_probe_set(), full_every=1, every_n_steps=5)",
             f"trainer = pl.Trainer(max_steps=6, accelerator='cpu', logger=False, default_root_dir={str(tmp_path)!r},",
             "    enable_checkpointing=False, callbacks=[monitor])",
             "trainer.fit(Job(), tiny_job.tiny_loader())",
@@ -309,7 +310,8 @@ def test_two_ranks_reach_the_same_verdicts_and_publish_them(tmp_path):
                 "import torch, tiny_job, pytorch_lightning as pl",
                 "from unimodal_monitor import UnimodalMonitor",
                 "torch.set_num_threads(1)",
-                "monitor = UnimodalMonitor(tiny_job.tiny_probe_set(), every_n_steps=5, folder=sys.argv[2] + '/checks')",
+                "monitor = UnimodalMonitor(tiny_job.tiny_probe_set(), full_every=1, every_n_steps=5,",
+                "    folder=sys.argv[2] + '/checks')",
                 "trainer = pl.Trainer(max_steps=11, accelerator='cpu', devices=2, logger=False, callbacks=[monitor],",
                 "    strategy='ddp_find_unused_parameters_true', enable_checkpointing=False)",
                 "trainer.fit(tiny_job.TinyJob(), tiny_job.tiny_loader())",

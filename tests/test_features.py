@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unimodal_monitor.features import capture, check_finite, find_layers, mean_pool
+from unimodal_monitor.features import FiniteCheck, capture, find_layers, mean_pool
 
 INPUT = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
 
@@ -93,13 +93,16 @@ def test_captured_features_are_those_of_the_layers():
     assert not features["blocks.1"].requires_grad
 
 
-@pytest.mark.parametrize(("stop_early", "calls"), [(True, [0, 1, 2, 3]), (False, [0, 1, 2, 3, 4, 5])])
-def test_layers_after_the_last_hook_are_not_run(stop_early, calls):
-    """Unless somebody needs the output."""
+@pytest.mark.parametrize(("to_the_end", "calls"), [(False, [0, 1, 2, 3]), (True, [0, 1, 2, 3, 4, 5])])
+def test_layers_after_the_last_hook_are_not_run(to_the_end, calls):
+    """Unless somebody needs the output, which is then kept."""
     network = Stack()
-    with capture(find_layers(network, ["blocks.1", "blocks.3"]), stop_early=stop_early) as captured:
-        captured.run(lambda: network(INPUT))
+    with capture(find_layers(network, ["blocks.1", "blocks.3"])) as captured:
+        captured.run(lambda: network(INPUT), to_the_end=to_the_end)
     assert network.calls == calls
+    assert (captured.output is not None) is to_the_end
+    if to_the_end:
+        torch.testing.assert_close(captured.output, Stack.forward(network, INPUT))
 
 
 def test_a_later_run_forgets_the_features_of_an_earlier_one():
@@ -255,11 +258,18 @@ def test_a_network_without_a_known_shape_asks_for_names(network):
         find_layers(network)
 
 
+def check_finite(*batches):
+    finite = FiniteCheck()
+    for features in batches:
+        finite.add(features)
+    finite.check()
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_features_that_are_not_finite_name_their_layer(bad):
     """A network that diverged is told from a fault of the monitor."""
     with pytest.raises(FloatingPointError, match="features of 'up' are not finite"):
-        check_finite({"mid": INPUT, "up": torch.tensor([[1.0, bad]])})
+        check_finite({"mid": INPUT, "up": torch.tensor([[1.0, bad]])}, {"mid": INPUT, "up": INPUT})
     check_finite({"mid": INPUT})
 
 

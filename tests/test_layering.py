@@ -11,7 +11,21 @@ import unimodal_monitor
 
 PACKAGE = Path(unimodal_monitor.__file__).parent
 ORDER = [
-    *("isolation", "images", "datasets", "data", "noise", "denoisers", "features", "moments", "probes", "curve"),
+    *(
+        "isolation",
+        "ranks",
+        "budget",
+        "images",
+        "datasets",
+        "data",
+        "noise",
+        "denoisers",
+        "features",
+        "forwards",
+        "moments",
+        "probes",
+        "curve",
+    ),
     *(
         "measure",
         "shape",
@@ -21,6 +35,7 @@ ORDER = [
         "rules",
         "alarm",
         "power",
+        "glance",
         "check",
         "monitor",
         "plot",

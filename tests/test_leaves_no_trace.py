@@ -32,7 +32,7 @@ def train(folder, callbacks, **options):
 )
 def test_losses_weights_and_random_states_are_equal_bit_for_bit(tmp_path, options, monitor_options):
     """Dropout, batch norm and EMA are on; the checks change nothing."""
-    monitor = UnimodalMonitor(tiny_probe_set(), every_n_steps=12, **monitor_options)
+    monitor = UnimodalMonitor(tiny_probe_set(), full_every=1, every_n_steps=12, **monitor_options)
     with_it, states_with = train(tmp_path / "with", [monitor], **options)
     without, states_without = train(tmp_path / "without", [], **options)
     assert len(monitor.history) >= 2
@@ -50,7 +50,7 @@ def test_this_test_can_fail(tmp_path):
         def on_train_batch_end(self, *args):
             torch.rand(1)
 
-    with_it, _ = train(tmp_path / "with", [Draws(tiny_probe_set(), every_n_steps=3)])
+    with_it, _ = train(tmp_path / "with", [Draws(tiny_probe_set(), full_every=1, every_n_steps=3)])
     without, _ = train(tmp_path / "without", [])
     assert with_it.losses != without.losses
 
@@ -63,7 +63,7 @@ def test_a_check_that_fails_leaves_no_trace_either(tmp_path):
             torch.rand(3)
             raise RuntimeError("broken probe")
 
-    monitor = UnimodalMonitor(tiny_probe_set(), every_n_steps=5, probe=Broken())
+    monitor = UnimodalMonitor(tiny_probe_set(), full_every=1, every_n_steps=5, probe=Broken())
     with pytest.warns(UserWarning, match="broken probe"):
         with_it, states_with = train(tmp_path / "with", [monitor])
     without, states_without = train(tmp_path / "without", [])

@@ -6,11 +6,14 @@ from torch import Tensor, nn
 
 from unimodal_monitor.data import ProbeSet
 from unimodal_monitor.denoisers import EDMDenoiser, Network
-from unimodal_monitor.measure import Protocol, measure
+from unimodal_monitor.features import capture
+from unimodal_monitor.forwards import Forwards, Noising
+from unimodal_monitor.measure import Measurement, Portion, measure
 from unimodal_monitor.noise import paper_sigmas
 from unimodal_monitor.probes.base import Probe
 from unimodal_monitor.probes.logistic import LogisticProbe
 from unimodal_monitor.probes.ridge import RidgeProbe
+from unimodal_monitor.ranks import Ranks
 
 
 class Doubled(nn.Module):
@@ -29,14 +32,17 @@ def scores(labels: Tensor, *, batch_size: int = 512, probe: Probe | None = None)
     shape = (len(labels), 6)
     images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)) + labels.view(-1, 1)
     probe_set = ProbeSet.from_datasets((images[0], labels), (images[1], labels))
-    protocol = Protocol(
-        sigmas=paper_sigmas(1.0), probe=probe or RidgeProbe(), num_draws=2, seed=0, batch_size=batch_size
-    )
+    return measured(probe_set, batch_size=batch_size, probe=probe).outcomes["layer"].score_KRM
+
+
+def measured(
+    probe_set: ProbeSet, *, batch_size: int = 512, probe: Probe | None = None, portion: Portion | None = None
+) -> Measurement:
     network = Doubled()
-    denoiser = EDMDenoiser(Network(network))
-    return measure(denoiser, {"layer": network.layer}, probe_set, protocol, device=torch.device("cpu"))[
-        "layer"
-    ].score_KRM
+    denoiser, noising = EDMDenoiser(Network(network)), Noising(paper_sigmas(1.0), num_draws=2)
+    with capture({"layer": network.layer}) as captured:
+        forwards = Forwards(denoiser, captured, noising, device=torch.device("cpu"), batch_size=batch_size)
+        return measure(forwards, probe_set, probe or RidgeProbe(), ranks=Ranks(), portion=portion)
 
 
 LABELS = torch.arange(60) % 3

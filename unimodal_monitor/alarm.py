@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from unimodal_monitor.rules import Finding, Look, PeakFell, RiseLost, Rule
+from unimodal_monitor.rules import Finding, Look, Outlook, PeakFell, RiseLost, Rule
 from unimodal_monitor.spending import share_of_check
 from unimodal_monitor.verdict import Shape, Verdict
 
@@ -23,6 +23,15 @@ class AlarmState(Enum):
     """A rule that raises the alarm speaks, at too few checks yet."""
     RAISED = "raised"
     """A rule that raises the alarm has spoken at several checks in a row."""
+
+
+EXPECTED = {
+    AlarmState.ARMED: Outlook.STANDS,
+    AlarmState.RAISED: Outlook.LOST,
+    AlarmState.WARMING_UP: Outlook.NOTHING,
+    AlarmState.NEVER_UNIMODAL: Outlook.NOTHING,
+}
+"""What a glance has to see for the state to stay; in no other state does a glance suffice."""
 
 
 @dataclass
@@ -82,6 +91,17 @@ class Alarm:
         ]
         self.state = self._next_state()
         return self.state
+
+    def glimpse(self, look: Look, *, error: float) -> str | None:
+        """Why a full check would surely leave the state as it is, judged by a glance; None if it might not.
+
+        A glance neither raises nor arms: the error of the alarm is spent by full checks alone.
+        """
+        expected = EXPECTED.get(self.state)
+        said = [glimpse for rule in self.rules if (glimpse := rule.glimpse(look, error=error)) is not None]
+        if not said or any(glimpse.outlook is not expected for glimpse in said):
+            return None
+        return "; ".join(glimpse.sentence for glimpse in said)
 
     def explain(self, verdict: Verdict) -> str:
         """The state's evidence in one sentence, after the check that `verdict` is of."""

@@ -12,10 +12,12 @@ from pytorch_lightning import Callback
 from torch import Tensor, nn
 
 from unimodal_monitor.alarm import Alarm, AlarmState
+from unimodal_monitor.budget import Budget
 from unimodal_monitor.check import Check
 from unimodal_monitor.data import ProbeSet
 from unimodal_monitor.denoisers.base import Denoiser
 from unimodal_monitor.denoisers.detect import find_denoiser
+from unimodal_monitor.glance import Glance
 from unimodal_monitor.monitor import Monitor
 from unimodal_monitor.probes.base import Probe
 from unimodal_monitor.reporters.base import Reporter
@@ -26,6 +28,9 @@ from unimodal_monitor.reporters.loggers import LoggerReporter
 from unimodal_monitor.reporters.scalars import headline
 
 MAX_FAILURES = 3
+MAX_OVERHEAD = 0.01
+ASK_EVERY = 20
+"""Steps after which the budget is asked again, where no interval was given."""
 SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
 
 
@@ -37,7 +42,12 @@ class UnimodalMonitor(Callback):
 
     Args:
         probe_set: the images of every check.
-        every_n_steps: optimizer steps between checks; one more is made before the first step.
+        every_n_steps: optimizer steps between looks; one more is made before the first step. None looks as often as
+            `max_overhead` allows.
+        max_overhead: seconds of looks per second of training that are not exceeded, such as 0.01: a look that does not
+            fit in is put off. None for no limit; 0.01 where `every_n_steps` is None as well.
+        full_every: at least one of so many looks is a full check, the others may be glances that say "nothing has
+            changed" from a few levels and images; 1 for full checks alone.
         on_alarm: "warn", "stop" (ends the fit), or a function of the `Check`, when the alarm is raised.
         net: the network in the LightningModule, by dotted name or itself; None finds it where there is one.
         schedule: the noise schedule, as `find_denoiser` takes it; None finds it.
@@ -63,7 +73,9 @@ class UnimodalMonitor(Callback):
         self,
         probe_set: ProbeSet,
         *,
-        every_n_steps: int,
+        every_n_steps: int | None = None,
+        max_overhead: float | None = None,
+        full_every: int = 8,
         on_alarm: str | Callable[[Check], Any] = "warn",
         net: nn.Module | str | None = None,
         schedule: object | str | None = None,
@@ -81,8 +93,11 @@ class UnimodalMonitor(Callback):
         noised_input: bool = True,
         folder: Path | str | None = None,
     ) -> None:
-        if every_n_steps < 1:
+        if every_n_steps is not None and every_n_steps < 1:
             raise ValueError(f"every_n_steps = {every_n_steps}; it counts optimizer steps, from 1")
+        if max_overhead is None and every_n_steps is None:
+            max_overhead = MAX_OVERHEAD
+        Budget(max_overhead)
         if on_alarm not in ("warn", "stop") and not callable(on_alarm):
             raise ValueError(f"on_alarm = {on_alarm!r}; it is 'warn', 'stop' or a function of the Check")
         self.probe_set = probe_set
@@ -96,6 +111,7 @@ class UnimodalMonitor(Callback):
         self._options: dict[str, Any] = {
             "sigmas": sigmas, "layers": layers, "probe": probe, "alarm": alarm, "num_draws": num_draws,
             "batch_size": batch_size, "seed": seed, "noised_input": noised_input,
+            "full_every": full_every, "max_overhead": max_overhead,
         }  # fmt: skip
         self.written_to: Path | None = None
         self._monitor: Monitor | None = None
@@ -109,12 +125,18 @@ class UnimodalMonitor(Callback):
         """The checks so far; empty before the fit."""
         return [] if self._monitor is None else self._monitor.history
 
+    @property
+    def glances(self) -> list[Glance]:
+        """The glances so far, between the checks; empty before the fit."""
+        return [] if self._monitor is None else self._monitor.glances
+
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Find the network, try one forward, and make the first check."""
         if trainer.fast_dev_run:
             return
         _refuse_sharded(trainer)
-        self._monitor = Monitor(self._find_denoiser(trainer, pl_module), self.probe_set, **self._options)
+        denoiser, sharded = self._find_denoiser(trainer, pl_module), trainer.world_size > 1
+        self._monitor = Monitor(denoiser, self.probe_set, **self._options, sharded=sharded)
         self._monitor.rehearse(_precision(trainer))
         self._reporters = self._make_reporters(trainer)
         self._last_step, self._num_failures = trainer.global_step, 0
@@ -126,14 +148,16 @@ class UnimodalMonitor(Callback):
         if self.history:
             self._publish(trainer)
         else:
-            self._guarded_check(trainer)
+            self._guarded_look(trainer)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Check when the optimizer has passed another multiple of `every_n_steps`."""
-        step = trainer.global_step
-        if self._monitor is None or step // self.every_n_steps <= self._last_step // self.every_n_steps:
+        """Look when the optimizer has passed another multiple of `every_n_steps`, and when the budget allows it."""
+        step, every = trainer.global_step, self.every_n_steps or ASK_EVERY
+        if self._monitor is None or step // every <= self._last_step // every:
             return
-        self._guarded_check(trainer)
+        self._last_step = step
+        if trainer.strategy.reduce_boolean_decision(self._monitor.can_afford(), all=True):
+            self._guarded_look(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """History and alarm: primitives only, so that `weights_only=True` loads them."""
@@ -152,15 +176,15 @@ class UnimodalMonitor(Callback):
             return self._denoiser(pl_module)
         return find_denoiser(pl_module, callbacks=trainer.callbacks, **self._search)
 
-    def _guarded_check(self, trainer: Any) -> None:
-        """Check, and on all ranks together: if one fails, the check is dropped on all, and training goes on."""
+    def _guarded_look(self, trainer: Any) -> None:
+        """Look, and on all ranks together: if one fails, the look is dropped on all, and training goes on."""
         self._last_step = trainer.global_step
         if self._monitor is None or self._num_failures >= MAX_FAILURES:
             return
-        before, failure = self._monitor.state_dict(), ""
+        before, failure, found = self._monitor.state_dict(), "", None
         try:
             with self._progress(trainer) as progress:
-                self._monitor.check(trainer.global_step, precision=_precision(trainer), progress=progress)
+                found = self._monitor.look(trainer.global_step, precision=_precision(trainer), progress=progress)
         except Exception:
             failure = traceback.format_exc()
         if trainer.strategy.reduce_boolean_decision(bool(failure), all=False):
@@ -174,8 +198,9 @@ class UnimodalMonitor(Callback):
             if not trainer.is_global_zero:
                 self._monitor.load_state_dict(agreed)
         self._publish(trainer)
-        self._report(trainer)
-        self._act(trainer)
+        self._report(trainer, found)
+        if isinstance(found, Check):
+            self._act(trainer)
 
     def _publish(self, trainer: Any) -> None:
         """The headline on every rank, where `ModelCheckpoint` and `EarlyStopping` look for it."""
@@ -183,13 +208,16 @@ class UnimodalMonitor(Callback):
             values = headline(self.history[-1])
             trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
 
-    def _report(self, trainer: Any) -> None:
+    def _report(self, trainer: Any, found: Check | Glance | None) -> None:
         """Console, files and loggers, on the first rank; a disk or a network that fails is told, not raised."""
         if not trainer.is_global_zero:
             return
         for reporter in self._reporters:
             try:
-                reporter.report(self.history)
+                if isinstance(found, Glance):
+                    reporter.glance(found)
+                else:
+                    reporter.report(self.history)
             except Exception as error:
                 _warn(trainer, f"{type(reporter).__name__} could not report step {trainer.global_step}: {error!r}")
 

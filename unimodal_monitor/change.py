@@ -17,17 +17,20 @@ class Reference:
         sigma: level that the value was taken at, in data units.
         limit: lower confidence limit of its mean; a reference gives way to one with a higher limit.
         values_M: (M,) by held-out image.
+        glance_M: (M',) the same as a glance measures it, by the images that it uses; empty where none are made.
     """
 
     step: int
     sigma: float
     limit: float
     values_M: tuple[float, ...]
+    glance_M: tuple[float, ...] = ()
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Reference":
         """Inverse of `to_dict`."""
-        return cls(**{**record, "values_M": tuple(record["values_M"])})
+        values = {name: tuple(record[name]) for name in ("values_M", "glance_M")}
+        return cls(**{**record, **values})
 
     def to_dict(self) -> dict[str, Any]:
         """Primitives only."""

@@ -21,6 +21,8 @@ class Check:
         evidence: the alarm's state in one sentence.
         weights: "ema" or "raw": which weights were looked at.
         seconds: that the check took.
+        num_forwards: inputs that went through the network.
+        overhead: seconds of checks per second of training so far in this session; None before any training.
         outcomes: image by image, by layer; not part of the record, kept in memory for the last check only.
     """
 
@@ -31,6 +33,8 @@ class Check:
     evidence: str
     weights: str
     seconds: float
+    num_forwards: int = 0
+    overhead: float | None = None
     outcomes: Mapping[str, Outcomes] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -47,6 +51,8 @@ class Check:
             "verdict": self.verdict.to_dict(),
             "weights": self.weights,
             "seconds": self.seconds,
+            "num_forwards": self.num_forwards,
+            "overhead": self.overhead,
             "curves": [curve.to_dict() for curve in self.curves],
         }
 
@@ -61,4 +67,6 @@ class Check:
             evidence=record["evidence"],
             weights=record["weights"],
             seconds=record["seconds"],
+            num_forwards=record.get("num_forwards", 0),
+            overhead=record.get("overhead"),
         )

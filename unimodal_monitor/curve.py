@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -24,6 +25,23 @@ class Outcomes:
     correct_KRM: Tensor
     score_KRM: Tensor
     score_name: str
+
+    def take(self, rows: Tensor) -> "Outcomes":
+        """Those of some of the images."""
+        return replace(self, correct_KRM=self.correct_KRM[..., rows], score_KRM=self.score_KRM[..., rows])
+
+    def joined(self, others: "Outcomes") -> "Outcomes":
+        """With those of further images behind."""
+        return replace(
+            self,
+            correct_KRM=torch.cat([self.correct_KRM, others.correct_KRM], 2),
+            score_KRM=torch.cat([self.score_KRM, others.score_KRM], 2),
+        )
+
+    @property
+    def score_KM(self) -> np.ndarray:
+        """(K, M) scores, the draws averaged: an image's draws are not independent."""
+        return self.score_KRM.double().mean(1).numpy()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 BOTTLENECKS = ("mid_block", "middle_block", "mid_block2")
@@ -46,25 +45,27 @@ class Capture:
 
     Args:
         layers: modules by name.
-        pool: from a layer's output to (N, D).
-        stop_early: end the forward when every layer has fired; only where nobody needs the output.
     """
 
-    def __init__(self, layers: Mapping[str, nn.Module], *, pool: Callable[[Any], Tensor], stop_early: bool) -> None:
+    def __init__(self, layers: Mapping[str, nn.Module]) -> None:
         self.layers = layers
-        self.pool = pool
-        self.stop_early = stop_early
+        self.output: Any = None
+        self._to_the_end = False
         self._features: dict[str, Tensor] = {}
 
-    def run(self, forward: Callable[[], Any]) -> dict[str, Tensor]:
+    def run(self, forward: Callable[[], Any], *, to_the_end: bool = False) -> dict[str, Tensor]:
         """Features of one forward: (N, D) by layer, in the order in which the layers fired.
+
+        Args:
+            forward: calls the network.
+            to_the_end: keep what `forward` returns as `output`, in place of ending it after the last hooked layer.
 
         Raises:
             ValueError: if a layer did not fire, or fired twice.
         """
-        self._features = {}
+        self._features, self.output, self._to_the_end = {}, None, to_the_end
         with suppress(LayersDone):
-            forward()
+            self.output = forward()
         silent = [name for name in self.layers if name not in self._features]
         if silent:
             raise ValueError(f"the forward never called {', '.join(silent)}; choose layers that it calls")
@@ -76,19 +77,17 @@ class Capture:
         def keep(module: nn.Module, args: Any, output: Any) -> None:
             if name in self._features:
                 raise ValueError(f"layer {name!r} is called more than once in a forward; choose another")
-            self._features[name] = self.pool(output).detach()
-            if self.stop_early and len(self._features) == len(self.layers):
+            self._features[name] = mean_pool(output).detach()
+            if not self._to_the_end and len(self._features) == len(self.layers):
                 raise LayersDone
 
         return keep
 
 
 @contextmanager
-def capture(
-    layers: Mapping[str, nn.Module], *, pool: Callable[[Any], Tensor] = mean_pool, stop_early: bool = True
-) -> Iterator[Capture]:
+def capture(layers: Mapping[str, nn.Module]) -> Iterator[Capture]:
     """Hooks on `layers` for the length of the block."""
-    captured = Capture(layers, pool=pool, stop_early=stop_early)
+    captured = Capture(layers)
     handles = [layer.register_forward_hook(captured.hook(name)) for name, layer in layers.items()]
     try:
         yield captured
@@ -162,10 +161,22 @@ def _edm_stages(decoder: nn.ModuleDict, prefix: str) -> list[str]:
     return [f"{prefix}.{key}" for key in [*bottleneck, *last_of_stage[:2]]]
 
 
-def check_finite(features: Mapping[str, Tensor]) -> None:
-    """Raise a FloatingPointError that names the layer whose features are not finite."""
-    for name, feature in features.items():
-        if not torch.isfinite(feature).all():
-            raise FloatingPointError(
-                f"the features of {name!r} are not finite: the network's weights or its input are not"
-            )
+class FiniteCheck:
+    """Whether all features of many forwards were finite; looks only at the end, for looking waits for the device."""
+
+    def __init__(self) -> None:
+        self._finite: dict[str, Tensor] = {}
+
+    def add(self, features: Mapping[str, Tensor]) -> None:
+        """Take in the features of one forward."""
+        for name, feature in features.items():
+            finite = feature.isfinite().all()
+            self._finite[name] = finite & self._finite[name] if name in self._finite else finite
+
+    def check(self) -> None:
+        """Raise a FloatingPointError that names the first layer whose features are not finite."""
+        for name, finite in self._finite.items():
+            if not finite:
+                raise FloatingPointError(
+                    f"the features of {name!r} are not finite: the network's weights or its input are not"
+                )

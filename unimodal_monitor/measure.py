@@ -1,119 +1,158 @@
 """The method on one screen: probe images, noise, denoiser, features, probe, outcomes."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torchmetrics import Metric
 
 from unimodal_monitor.curve import Outcomes
 from unimodal_monitor.data import ProbeSet
-from unimodal_monitor.denoisers.base import Denoiser
-from unimodal_monitor.features import Capture, capture, check_finite
+from unimodal_monitor.forwards import Forwards
 from unimodal_monitor.images import ImageSet
-from unimodal_monitor.noise import unit_noise
-from unimodal_monitor.probes.base import Probe
+from unimodal_monitor.probes.base import LinearClassifier, Probe
+from unimodal_monitor.ranks import Ranks
+
+Classifiers = Mapping[str, LinearClassifier]
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """What is measured, the same at every check.
+@dataclass(frozen=True, eq=False)
+class Portion:
+    """Which images of a probe set are used.
 
     Args:
-        sigmas: (K,) levels, ascending, in data units.
-        probe: that is fitted for every layer and level.
-        num_draws: R, independent noises for each image.
-        seed: of the noise.
-        batch_size: inputs in one forward, all levels together.
-        noised_input: False shows the network clean images and only tells it the level.
+        fit: rows of the fit images.
+        heldout: rows of the held-out images.
     """
 
-    sigmas: Tensor
-    probe: Probe
-    num_draws: int
-    seed: int
-    batch_size: int
-    noised_input: bool = True
+    fit: Tensor
+    heldout: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What a check has measured.
+
+    Args:
+        outcomes: by layer, of all held-out images.
+        glance: the same of the portion alone, with probes fitted on the portion alone; empty without a portion.
+    """
+
+    outcomes: dict[str, Outcomes]
+    glance: dict[str, Outcomes]
 
 
 def measure(
-    denoiser: Denoiser,
-    layers: Mapping[str, nn.Module],
-    probe_set: ProbeSet,
-    protocol: Protocol,
-    *,
-    device: torch.device,
-    progress: Callable[[int], None] = lambda num_images: None,
-) -> dict[str, Outcomes]:
-    """Fit a linear probe for every layer and level, and score it on the held-out images.
+    forwards: Forwards, probe_set: ProbeSet, probe: Probe, *, ranks: Ranks, portion: Portion | None = None
+) -> Measurement:
+    """Fit a linear probe for every layer and level on all fit images, and score it on all held-out ones.
 
     Args:
-        denoiser: of the network in training, in eval mode.
-        layers: of the denoiser's network, by name.
+        forwards: of the network.
         probe_set: with labels.
-        protocol: what to measure.
-        device: of the network.
-        progress: called with the number of images done since its last call.
-
-    Returns:
-        the outcomes by layer.
+        probe: to fit.
+        ranks: that share the images.
+        portion: for which the outcomes are wanted as a glance would have them; it takes no further forwards.
 
     Raises:
         FloatingPointError: if features are not finite.
-        ValueError: as `Capture.run`.
+        ValueError: if labels are missing, or as `Capture.run`.
+    """
+    every = torch.arange(len(probe_set.fit))
+    parts = [every] if portion is None else [portion.fit, every[~torch.isin(every, portion.fit)]]
+    fitted = fit_probes(forwards, probe_set, probe, parts=parts, ranks=ranks)
+    rows = torch.arange(len(probe_set.heldout))
+    *of_portion, of_all = score_images(forwards, probe_set.heldout, probe, fitted, rows=rows, ranks=ranks)
+    if portion is None:
+        return Measurement(of_all, {})
+    return Measurement(of_all, {layer: outcomes.take(portion.heldout) for layer, outcomes in of_portion[0].items()})
+
+
+def fit_probes(
+    forwards: Forwards, probe_set: ProbeSet, probe: Probe, *, parts: Sequence[Tensor], ranks: Ranks
+) -> list[Classifiers]:
+    """Classifiers by layer after each part of the fit images, fitted on all the parts so far.
+
+    Args:
+        forwards: of the network.
+        probe_set: with labels.
+        probe: to fit.
+        parts: rows of the fit images, each row in one part.
+        ranks: that share each part.
     """
     num_classes = probe_set.num_classes
-    with capture(layers) as captured:
-        collectors = {}
-        for features_KND, labels_N, _ in _batches(denoiser, captured, probe_set.fit, protocol, device):
-            for layer, feature in features_KND.items():
-                if layer not in collectors:
-                    width = feature.shape[2]
-                    collectors[layer] = protocol.probe.collector(len(feature), width, num_classes).to(device)
-                collectors[layer].update(feature, labels_N)
-            progress(len(labels_N))
-        classifiers = dict(zip(collectors, protocol.probe.fit(list(collectors.values())), strict=True))
-        outcomes = {layer: _empty_outcomes(protocol, len(probe_set.heldout)) for layer in layers}
-        for features_KND, labels_N, (draw, rows) in _batches(denoiser, captured, probe_set.heldout, protocol, device):
-            for layer, feature in features_KND.items():
-                scores_KNC = classifiers[layer].scores(feature)
-                score_KN = protocol.probe.score(scores_KNC, labels_N, classifiers[layer].prior_C)
-                outcomes[layer].correct_KRM[:, draw, rows] = (scores_KNC.argmax(2) == labels_N).cpu()
-                outcomes[layer].score_KRM[:, draw, rows] = score_KN.cpu()
-            progress(len(labels_N))
-    return outcomes
+    collectors: dict[str, Metric] = {}
+    fitted: list[Classifiers] = []
+    for part in parts:
+        work = partial(_collect, forwards, probe_set.fit, ranks.share(part), probe, num_classes, collectors)
+        ranks.together(work, device=forwards.device)
+        with ranks.merged(list(collectors.values())):
+            fitted.append(dict(zip(collectors, probe.fit(list(collectors.values())), strict=True)))
+    return fitted
 
 
-def _batches(
-    denoiser: Denoiser, captured: Capture, images: ImageSet, protocol: Protocol, device: torch.device
-) -> Iterator[tuple[dict[str, Tensor], Tensor, tuple[int, slice]]]:
-    """Features of all levels, batch by batch: {layer: (K, B, D)}, labels (B,), and which draw and rows they are."""
-    if images.labels is None:
-        raise ValueError("the probe needs labels")
-    num_levels = len(protocol.sigmas)
-    size = max(1, protocol.batch_size // num_levels)
-    for start in range(0, len(images), size):
-        rows = slice(start, min(start + size, len(images)))
-        clean = images.images[rows].to(device)
-        labels = images.labels[rows].to(device, torch.long)
-        for draw in range(protocol.num_draws):
-            noised, sigma = all_levels(clean, rows, draw, protocol)
-            features = captured.run(partial(denoiser, noised, sigma))
-            check_finite(features)
-            yield {layer: f.view(num_levels, len(clean), -1) for layer, f in features.items()}, labels, (draw, rows)
+def score_images(
+    forwards: Forwards, images: ImageSet, probe: Probe, fitted: Sequence[Classifiers], *, rows: Tensor, ranks: Ranks
+) -> list[dict[str, Outcomes]]:
+    """Outcomes of the images of these rows, in their order, by each of the fitted classifiers and by layer.
+
+    Args:
+        forwards: of the network.
+        images: the held-out ones.
+        probe: that gave the classifiers.
+        fitted: classifiers by layer; all of them see the same features.
+        rows: (M,) which images.
+        ranks: that share the images.
+    """
+    share = ranks.share(rows)
+    scored = ranks.together(lambda: _score(forwards, images, share, probe, fitted), device=forwards.device)
+    return [
+        {
+            layer: Outcomes(ranks.gather(c, len(rows)).cpu(), ranks.gather(s, len(rows)).cpu(), probe.score_name)
+            for layer, (c, s) in of_layers.items()
+        }
+        for of_layers in scored
+    ]
 
 
-def all_levels(clean: Tensor, rows: slice, draw: int, protocol: Protocol) -> tuple[Tensor, Tensor]:
-    """The batch at all levels, (K * B, ...), with one noise for all of them, and its (K * B,) sigmas."""
-    sigmas = protocol.sigmas.to(clean)
-    noised = clean.expand(len(sigmas), *clean.shape)
-    if protocol.noised_input:
-        noise = unit_noise(range(rows.start, rows.stop), clean.shape[1:], draw=draw, seed=protocol.seed)
-        noised = noised + sigmas.view(-1, *[1] * clean.ndim) * noise.to(clean)
-    return noised.flatten(0, 1), sigmas.repeat_interleave(len(clean))
+def _collect(
+    forwards: Forwards,
+    images: ImageSet,
+    rows: Tensor,
+    probe: Probe,
+    num_classes: int,
+    collectors: dict[str, Metric],
+) -> None:
+    for batch in forwards.batches(images, rows):
+        for layer, features_KBD in batch.features.items():
+            if layer not in collectors:
+                num_levels, _, width = features_KBD.shape
+                collectors[layer] = probe.collector(num_levels, width, num_classes).to(forwards.device)
+            collectors[layer].update(features_KBD, batch.labels_B)
 
 
-def _empty_outcomes(protocol: Protocol, num_images: int) -> Outcomes:
-    shape = (len(protocol.sigmas), protocol.num_draws, num_images)
-    return Outcomes(torch.zeros(shape, dtype=torch.bool), torch.zeros(shape), protocol.probe.score_name)
+def _score(
+    forwards: Forwards, images: ImageSet, rows: Tensor, probe: Probe, fitted: Sequence[Classifiers]
+) -> list[dict[str, tuple[Tensor, Tensor]]]:
+    """(K, R, M) correct and score of each classifier, on the network's device."""
+    fitted = [{layer: c.to(forwards.device) for layer, c in classifiers.items()} for classifiers in fitted]
+    kept: list[dict[str, list[tuple[Tensor, Tensor]]]] = [{layer: [] for layer in c} for c in fitted]
+    for batch in forwards.batches(images, rows):
+        for classifiers, parts in zip(fitted, kept, strict=True):
+            for layer, classifier in classifiers.items():
+                scores_KBC = classifier.scores(batch.features[layer])
+                score_KB = probe.score(scores_KBC, batch.labels_B, classifier.prior_C)
+                parts[layer].append((scores_KBC.argmax(2) == batch.labels_B, score_KB.float()))
+    num_draws = forwards.noising.num_draws
+    return [{layer: _by_draw(pairs, num_draws) for layer, pairs in parts.items()} for parts in kept]
+
+
+def _by_draw(pairs: Sequence[tuple[Tensor, Tensor]], num_draws: int) -> tuple[Tensor, Tensor]:
+    """Two (K, R, M) of pairs of (K, B), in which the draws of a batch follow one another."""
+    correct, score = (
+        torch.stack([torch.cat(parts[draw::num_draws], 1) for draw in range(num_draws)], 1)
+        for parts in zip(*pairs, strict=True)
+    )
+    return correct, score

@@ -1,29 +1,36 @@
 """Monitor: the core for any training loop. `check(step)` looks at the network and says what it found."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from unimodal_monitor.alarm import Alarm
+from unimodal_monitor.alarm import Alarm, AlarmState
+from unimodal_monitor.budget import Budget
 from unimodal_monitor.check import Check
-from unimodal_monitor.curve import Curve
+from unimodal_monitor.curve import Curve, Outcomes
 from unimodal_monitor.data import ProbeSet
 from unimodal_monitor.denoisers.base import Denoiser
-from unimodal_monitor.denoisers.network import weights_used
-from unimodal_monitor.features import capture, check_finite, find_layers
+from unimodal_monitor.denoisers.network import holding_weights, weights_used
+from unimodal_monitor.features import capture, find_layers
+from unimodal_monitor.forwards import Forwards, Noising
+from unimodal_monitor.glance import ERROR, LOOKS, Glance, glance_levels, glance_portion, take_glance
 from unimodal_monitor.isolation import leaving_no_trace
-from unimodal_monitor.measure import Protocol, all_levels, measure
+from unimodal_monitor.measure import measure
 from unimodal_monitor.noise import paper_sigmas
 from unimodal_monitor.probes.base import Probe
 from unimodal_monitor.probes.ridge import RidgeProbe
+from unimodal_monitor.ranks import Ranks
 from unimodal_monitor.rules import Look
 from unimodal_monitor.verdict import judge
+
+Precision = Callable[[], AbstractContextManager[Any]]
+Progress = Callable[[int], None]
 
 MIN_LEVELS = 4
 """A low-noise end, an interior of two, and a level beyond it."""
@@ -44,6 +51,9 @@ class Monitor:
         seed: of the noise.
         batch_size: inputs in one forward, all levels together.
         noised_input: False shows the network clean images and only tells it the level.
+        full_every: at least one of so many looks is a full check, the others may be glances; 1 for full checks alone.
+        max_overhead: what `can_afford` allows, in seconds of checks per second of training, such as 0.01.
+        sharded: share the images over the ranks of torch.distributed; every rank then makes every call.
 
     Raises:
         ValueError: if labels are missing, a layer is unknown or silent, or too few levels are left.
@@ -62,47 +72,62 @@ class Monitor:
         seed: int = 0,
         batch_size: int = 512,
         noised_input: bool = True,
+        full_every: int = 8,
+        max_overhead: float | None = None,
+        sharded: bool = False,
     ) -> None:
-        if min(num_draws, batch_size) < 1:
-            raise ValueError(f"num_draws and batch_size count from 1, got {num_draws} and {batch_size}")
+        if min(num_draws, batch_size, full_every) < 1:
+            raise ValueError(
+                f"num_draws, batch_size and full_every count from 1, got {num_draws}, {batch_size} and {full_every}"
+            )
         self.denoiser = denoiser
         self.probe_set = probe_set
         self.layers = find_layers(denoiser.network, layers)
+        self.probe = RidgeProbe() if probe is None else probe
         self.alarm = Alarm() if alarm is None else deepcopy(alarm)
+        self.batch_size = batch_size
+        self.full_every = full_every
+        self.ranks = Ranks.of_this_process() if sharded else Ranks()
         self.history: list[Check] = []
+        self.glances: list[Glance] = []
         wanted = _wanted_levels(probe_set, sigmas)
         self._num_wanted = len(wanted)
-        self.protocol = Protocol(
-            sigmas=_levels(denoiser, wanted),
-            probe=RidgeProbe() if probe is None else probe,
-            num_draws=num_draws,
-            seed=seed,
-            batch_size=batch_size,
-            noised_input=noised_input,
-        )
+        self.noising = Noising(_levels(denoiser, wanted), num_draws, seed, noised_input)
         _check_sizes(probe_set)
+        self._portion = glance_portion(probe_set, seed=seed) if full_every > 1 else None
+        self._budget = Budget(max_overhead)
+        self._seconds_per_forward: float | None = None
 
-    def rehearse(self, precision: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
-        """One forward of two images, so that what cannot work fails before the training starts.
+    def rehearse(self, precision: Precision = nullcontext) -> None:
+        """One forward of a whole batch, so that what cannot work fails before the training starts.
 
         Raises:
             ValueError: if a layer is silent or puts out something else than features.
             FloatingPointError: if features are not finite.
         """
-        with leaving_no_trace(self.denoiser.network, seed=self.protocol.seed), capture(self.layers) as captured:
-            noised, sigma = all_levels(
-                self.probe_set.heldout.images[:2].to(self._device()), slice(0, 2), 0, self.protocol
-            )
-            with precision():
-                check_finite(captured.run(lambda: self.denoiser(noised, sigma)))
+        num_images = min(max(2, self.batch_size // len(self.noising.sigmas)), len(self.probe_set.heldout))
+        start = time.perf_counter()
+        with self._looking(self.layers, precision, progress=lambda _: None) as forwards:
+            for _ in forwards.batches(self.probe_set.heldout, torch.arange(num_images)):
+                pass
+        num_forwards = num_images * len(self.noising.sigmas) * self.noising.num_draws
+        self._seconds_per_forward = (time.perf_counter() - start) / num_forwards
 
-    def check(
-        self,
-        step: int,
-        *,
-        precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
-        progress: Callable[[int], None] = lambda num_images: None,
-    ) -> Check:
+    def look(
+        self, step: int, *, precision: Precision = nullcontext, progress: Progress = lambda _: None
+    ) -> Check | Glance:
+        """A glance where one will do, otherwise a check; see `check` for the arguments."""
+        glance = None if self._needs_check() else self._glance(step, precision)
+        if glance is None:
+            return self.check(step, precision=precision, progress=progress)
+        self.glances.append(glance)
+        return glance
+
+    def can_afford(self) -> bool:
+        """Whether the next look keeps to `max_overhead`; time counts from the first look."""
+        return self._budget.allows("check" if self._needs_check() else "glance")
+
+    def check(self, step: int, *, precision: Precision = nullcontext, progress: Progress = lambda _: None) -> Check:
         """Look at the network; it, its gradients and every random state are left as they were.
 
         Args:
@@ -114,16 +139,14 @@ class Monitor:
             what was found; it is also the last of `history`.
         """
         start = time.perf_counter()
-        with leaving_no_trace(self.denoiser.network, seed=self.protocol.seed), precision():
-            outcomes = measure(
-                self.denoiser, self.layers, self.probe_set, self.protocol, device=self._device(), progress=progress
-            )
-        sigmas, std = self.protocol.sigmas, self.probe_set.std
-        curves = tuple(Curve.from_outcomes(layer, sigmas, std, outcomes[layer]) for layer in self.layers)
-        verdict = judge(curves[-1])
+        with self._budget.spending("check"), self._looking(self.layers, precision, progress=progress) as forwards:
+            measured = measure(forwards, self.probe_set, self.probe, ranks=self.ranks, portion=self._portion)
+        outcomes = measured.outcomes
+        curves = tuple(self._curve(layer, self.noising.sigmas, outcomes[layer]) for layer in self.layers)
+        verdict, judged = judge(curves[-1]), curves[-1].layer
         if step > 0:
-            score_KM = outcomes[curves[-1].layer].score_KRM.double().mean(1).numpy()
-            self.alarm.update(Look(self.alarm.num_checks + 1, step, curves[-1], score_KM))
+            glance_KM = measured.glance[judged].score_KM if measured.glance else None
+            self.alarm.update(Look(self.alarm.num_checks + 1, step, curves[-1], outcomes[judged].score_KM, glance_KM))
         self.history[-1:] = [replace(check, outcomes={}) for check in self.history[-1:]]
         self.history.append(
             Check(
@@ -134,6 +157,8 @@ class Monitor:
                 evidence=self.alarm.explain(verdict),
                 weights=weights_used(self.denoiser),
                 seconds=time.perf_counter() - start,
+                num_forwards=self.num_forwards,
+                overhead=self._budget.overhead,
                 outcomes=outcomes,
             )
         )
@@ -141,23 +166,36 @@ class Monitor:
 
     @property
     def num_images(self) -> int:
-        """Images that a check passes through the network, at all levels each, counting draws."""
-        return (len(self.probe_set.fit) + len(self.probe_set.heldout)) * self.protocol.num_draws
+        """Images that a check passes through the network, at all levels each."""
+        return len(self.probe_set.fit) + len(self.probe_set.heldout)
+
+    @property
+    def num_forwards(self) -> int:
+        """Inputs that a check passes through the network."""
+        return self.num_images * len(self.noising.sigmas) * self.noising.num_draws
 
     def describe(self) -> str:
-        """What a check will measure, in one sentence."""
-        sigmas, (*others, judged) = self.protocol.sigmas, self.layers
+        """What a check will measure and about what it will cost, in one sentence."""
+        sigmas, (*others, judged) = self.noising.sigmas, self.layers
         beyond = self._num_wanted - len(sigmas)
+        seconds = None if self._seconds_per_forward is None else self._seconds_per_forward * self.num_forwards
+        limit = self._budget.max_overhead
         return (
             f"{len(sigmas)} levels from sigma {sigmas[0]:.3g} to {sigmas[-1]:.3g}"
             + (f" ({beyond} of {self._num_wanted} are out of the schedule's reach)" if beyond else "")
             + f"; layers {', '.join([*others, f'{judged} (judged)'])}; probe fitted on {len(self.probe_set.fit)} images"
-            + f" and scored on {len(self.probe_set.heldout)}"
+            + f" and scored on {len(self.probe_set.heldout)}; {self.num_forwards:,} forwards a check"
+            + (f", about {seconds / self.ranks.size:.0f} s" if seconds else "")
+            + (f", at most {limit:.1%} of the training's time" if limit else "")
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Primitives only: the history and the alarm."""
-        return {"history": [check.to_dict() for check in self.history], "alarm": self.alarm.state_dict()}
+        """Primitives only: the history, the glances and the alarm."""
+        return {
+            "history": [check.to_dict() for check in self.history],
+            "glances": [glance.to_dict() for glance in self.glances],
+            "alarm": self.alarm.state_dict(),
+        }
 
     def load_state_dict(self, record: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`.
@@ -168,14 +206,83 @@ class Monitor:
         history = [Check.from_dict(check) for check in record["history"]]
         if history:
             theirs = [(curve.layer, curve.sigmas, curve.num_images) for curve in history[-1].curves]
-            ours = [(layer, tuple(self.protocol.sigmas.tolist()), len(self.probe_set.heldout)) for layer in self.layers]
+            ours = [(layer, tuple(self.noising.sigmas.tolist()), len(self.probe_set.heldout)) for layer in self.layers]
             if theirs != ours:
                 raise ValueError(
                     f"the saved history was measured as {theirs}, this monitor measures {ours}; "
                     "use the same probe set, layers and levels, or start without that state"
                 )
         self.history = history
+        self.glances = [Glance.from_dict(glance) for glance in record["glances"]]
         self.alarm.load_state_dict(record["alarm"])
+
+    def _needs_check(self) -> bool:
+        """Whether the next look has to be a check: nothing to compare with yet, or it is its turn."""
+        if not self.alarm.num_checks or self.alarm.state is AlarmState.FADING:
+            return True
+        return sum(glance.step > self.history[-1].step for glance in self.glances) >= self.full_every - 1
+
+    def _glance(self, step: int, precision: Precision) -> Glance | None:
+        """Levels and images just enough to say that nothing has changed; None if they do not say so."""
+        if self._portion is None:
+            return None
+        start, layer = time.perf_counter(), self.history[-1].curve.layer
+        noising = self.noising.at(glance_levels(self.history[-1].curve))
+
+        def decide(outcomes: Outcomes) -> str | None:
+            curve = self._curve(layer, noising.sigmas, outcomes)
+            seen = Look(self.alarm.num_checks + 1, step, curve, outcomes.score_KM)
+            return self.alarm.glimpse(seen, error=ERROR / len(LOOKS))
+
+        with (
+            self._budget.spending("glance"),
+            self._looking({layer: self.layers[layer]}, precision, noising=noising) as forwards,
+        ):
+            found = take_glance(
+                forwards, self.probe_set, self.probe, portion=self._portion, ranks=self.ranks, decide=decide
+            )
+        if found is None:
+            return None
+        sentence, outcomes = found
+        num_images = outcomes.score_KRM.shape[2]
+        return Glance(
+            step=step,
+            state=self.alarm.state,
+            sentence=sentence,
+            sigmas=tuple(noising.sigmas.tolist()),
+            num_images=num_images,
+            num_forwards=(num_images + len(self._portion.fit)) * len(noising.sigmas) * noising.num_draws,
+            seconds=time.perf_counter() - start,
+            overhead=self._budget.overhead,
+        )
+
+    @contextmanager
+    def _looking(
+        self,
+        layers: Mapping[str, nn.Module],
+        precision: Precision,
+        *,
+        noising: Noising | None = None,
+        progress: Progress = lambda _: None,
+    ) -> Iterator[Forwards]:
+        """Forwards that leave no trace, with hooks on the layers."""
+        with (
+            leaving_no_trace(self.denoiser.network, seed=self.noising.seed),
+            precision(),
+            holding_weights(self.denoiser),
+            capture(layers) as captured,
+        ):
+            yield Forwards(
+                self.denoiser,
+                captured,
+                noising or self.noising,
+                device=self._device(),
+                batch_size=self.batch_size,
+                progress=progress,
+            )
+
+    def _curve(self, layer: str, sigmas: Tensor, outcomes: Outcomes) -> Curve:
+        return Curve.from_outcomes(layer, sigmas, self.probe_set.std, outcomes)
 
     def _device(self) -> torch.device:
         parameter = next(self.denoiser.network.parameters(), None)

@@ -1,12 +1,13 @@
 """Rules: what may raise the alarm. Each compares a check with the best one before it and keeps to its error."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Any, Protocol
 
 import numpy as np
 
-from unimodal_monitor.change import Reference, lower_limits, surely_under
+from unimodal_monitor.change import Reference, lower_limits, surely_under, upper_limits
 from unimodal_monitor.curve import Curve
 from unimodal_monitor.shape import low_end
 from unimodal_monitor.verdict import MIN_RISE
@@ -21,12 +22,35 @@ class Look:
         step: of the training.
         curve: that is judged.
         score_KM: (K, M) the probe's score of every held-out image, the same images at every check.
+        glance_KM: (K, M') the score as a glance measures it; None where no glances are made.
     """
 
     number: int
     step: int
     curve: Curve
     score_KM: np.ndarray
+    glance_KM: np.ndarray | None = None
+
+
+class Outlook(Enum):
+    """What a rule would say of a check, as far as a glance tells."""
+
+    STANDS = "stands"
+    """What it guards is surely not lost."""
+    LOST = "lost"
+    """It is surely lost, at the levels that were looked at."""
+    NOTHING = "nothing"
+    """There is surely nothing yet that could be lost."""
+    OPEN = "open"
+    """A full check would tell."""
+
+
+@dataclass(frozen=True)
+class Glimpse:
+    """What a rule says of a glance: its outlook, and the evidence."""
+
+    outlook: Outlook
+    sentence: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,6 +84,15 @@ class Rule(Protocol):
         """Take in one check; `error` is what it may spend."""
         ...
 
+    def glimpse(self, look: Look, *, error: float) -> Glimpse | None:
+        """What a glance tells of the rule; None if the rule is left to full checks.
+
+        Args:
+            look: with the levels and the images of the glance; their scores are those of its own probe.
+            error: of saying anything but OPEN.
+        """
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """Primitives only."""
         ...
@@ -91,12 +124,19 @@ class BestSoFar:
         reference_M = mark * np.array(self.reference.values_M)
         return surely_under(values_KM, reference_M, error=error / candidates)
 
-    def _keep_best(self, look: Look, values_KM: np.ndarray, limit_K: np.ndarray, first_level: int) -> None:
+    def glimpse(self, look: Look, *, error: float) -> Glimpse | None:
+        """See `Rule`; full checks look after it."""
+        return None
+
+    def _keep_best(self, look: Look, values_KM: np.ndarray, limit_K: np.ndarray, first_level: int) -> bool:
+        """Whether this check is the new reference."""
         best = int(limit_K.argmax())
-        if self.reference is None or limit_K[best] > self.reference.limit:
-            sigma = look.curve.sigmas[first_level + best]
-            values_M = tuple(values_KM[best].tolist())
-            self.reference = Reference(look.step, sigma, float(limit_K[best]), values_M)
+        if self.reference is not None and limit_K[best] <= self.reference.limit:
+            return False
+        sigma = look.curve.sigmas[first_level + best]
+        values_M = tuple(values_KM[best].tolist())
+        self.reference = Reference(look.step, sigma, float(limit_K[best]), values_M)
+        return True
 
 
 @dataclass
@@ -135,10 +175,35 @@ class RiseLost(BestSoFar):
         is_lost = self._is_under(rise_KM, self.lost_fraction, look.number, error / 2)
         limit_K = self._limits(look, interior_KM, low_M, error / 2)
         reaches = bool(limit_K.max() > 0)
-        if reaches:
-            self._keep_best(look, rise_KM, limit_K, pooled)
+        if reaches and self._keep_best(look, rise_KM, limit_K, pooled):
+            self._keep_glance(look, pooled, pooled + int(limit_K.argmax()))
         sentence = self._explain(look.step, float(rise_KM.mean(1).max()), is_lost)
         return Finding(is_lost, self.reference is not None, reaches, sentence)
+
+    def glimpse(self, look: Look, *, error: float) -> Glimpse:
+        """See `Rule`."""
+        pooled = low_end(look.curve)
+        low_M, above_KM = look.score_KM[:pooled].mean(0), look.score_KM[pooled:]
+        if self.reference is None:
+            excess_KM = above_KM - (1 + self.min_rise) * low_M
+            is_none = upper_limits(excess_KM, error=error / len(excess_KM)).max() < 0
+            return Glimpse(Outlook.NOTHING if is_none else Outlook.OPEN, "there is surely no rise yet")
+        was_M = np.array(self.reference.glance_M[: look.score_KM.shape[1]])
+        if not len(was_M):
+            return Glimpse(Outlook.OPEN)
+        rise_KM = above_KM - low_M
+        share = f"{rise_KM.mean(1).max() / was_M.mean():.0%} of that of step {self.reference.step}"
+        beyond_KM = rise_KM - self.lost_fraction * was_M
+        if lower_limits(beyond_KM, error=error / 2 / len(beyond_KM)).max() > 0:
+            return Glimpse(Outlook.STANDS, f"the rise stands, at {share}")
+        if surely_under(rise_KM, self.lost_fraction * was_M, error=error / 2):
+            return Glimpse(Outlook.LOST, f"the rise is still lost, at {share}")
+        return Glimpse(Outlook.OPEN)
+
+    def _keep_glance(self, look: Look, pooled: int, level: int) -> None:
+        if look.glance_KM is not None and self.reference is not None:
+            rise_M = look.glance_KM[level] - look.glance_KM[:pooled].mean(0)
+            self.reference = replace(self.reference, glance_M=tuple(rise_M.tolist()))
 
     def _limits(self, look: Look, interior_KM: np.ndarray, low_M: np.ndarray, error: float) -> np.ndarray:
         """(K,) lower limits of the rise beyond `min_rise`; negative where the curve does not surely fall behind it."""

@@ -1,7 +1,8 @@
 """The call of the job's own module: argument order, condition, averaged weights, precision, output."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -69,6 +70,7 @@ class Network:
         self.module = unwrap(module)
         self.weights = weights
         self.condition = condition
+        self._held: dict[str, Tensor] | None = None
         self._time_name = input_names(module)[1]
         self._positions = [name for name, p in forward_parameters(module).items() if p.kind is not p.KEYWORD_ONLY][:2]
 
@@ -76,6 +78,15 @@ class Network:
     def weights_used(self) -> Literal["ema", "raw"]:
         """Which weights a call would use now."""
         return "raw" if self.weights is None or self.weights() is None else "ema"
+
+    @contextmanager
+    def holding_weights(self) -> Iterator[None]:
+        """Read the averaged weights once for all calls in the block, in which no training step is made."""
+        self._held = self._averaged()
+        try:
+            yield
+        finally:
+            self._held = None
 
     def __call__(self, images: Tensor, time: Tensor) -> Tensor:
         """The module's prediction.
@@ -90,7 +101,8 @@ class Network:
         Raises:
             ValueError: if the output holds no tensor of the images' shape.
         """
-        inputs = images.to(_precision(self.module, default=images.dtype))
+        dtype = _precision(self.module, default=images.dtype)
+        inputs = images.to(dtype, memory_format=_memory_format(self.module, images))
         arguments, keywords = self._arguments(inputs, time)
         prediction = _first_tensor(self._forward(arguments, keywords))
         if prediction.ndim == images.ndim and prediction.shape[1] == 2 * images.shape[1]:
@@ -110,18 +122,40 @@ class Network:
         return ((time, images) if is_time_first else (images, time)), keywords
 
     def _forward(self, arguments: tuple[Tensor, ...], keywords: dict[str, Any]) -> Any:
+        tensors = self._averaged() if self._held is None else self._held
+        return (
+            functional_call(self.module, tensors, arguments, keywords)
+            if tensors
+            else self.module(*arguments, **keywords)
+        )
+
+    def _averaged(self) -> dict[str, Tensor]:
+        """The averaged tensors as the module's own are; none where the module's own are to be used."""
         averaged = None if self.weights is None else self.weights()
         if averaged is None:
-            return self.module(*arguments, **keywords)
+            return {}
         own = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
-        tensors = {name: tensor.detach().to(own[name]) for name, tensor in averaged.items()}
-        return functional_call(self.module, tensors, arguments, keywords)
+        return {name: tensor.detach().to(own[name]) for name, tensor in averaged.items()}
 
 
 def weights_used(denoiser: Denoiser) -> Literal["ema", "raw"]:
     """Which weights the denoiser would use now; "raw" for a denoiser that is no adapter of this package."""
     call = getattr(denoiser, "call", None)
     return call.weights_used if isinstance(call, Network) else "raw"
+
+
+def holding_weights(denoiser: Denoiser) -> AbstractContextManager[None]:
+    """`Network.holding_weights` of the denoiser's network; nothing where the denoiser is no adapter of this package."""
+    call = getattr(denoiser, "call", None)
+    return call.holding_weights() if isinstance(call, Network) else nullcontext()
+
+
+def _memory_format(module: nn.Module, images: Tensor) -> torch.memory_format:
+    """channels_last for a module whose convolutions are laid out so: its first layer then has nothing to rearrange."""
+    weights = (p for p in module.parameters() if p.ndim == 4 and min(p.shape[1:]) > 1)
+    weight = next(weights, None)
+    is_last = weight is not None and images.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if is_last else torch.preserve_format
 
 
 def _precision(module: nn.Module, *, default: torch.dtype) -> torch.dtype:

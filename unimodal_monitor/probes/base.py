@@ -1,7 +1,7 @@
 """The contract of a probe, and the linear classifier that every probe ends in."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -24,6 +24,15 @@ class LinearClassifier:
     bias_KC: Tensor
     prior_C: Tensor
     info: dict[str, Tensor]
+
+    def to(self, device: torch.device) -> "LinearClassifier":
+        """The same on a device, for features there."""
+        return replace(
+            self,
+            weight_KDC=self.weight_KDC.to(device, torch.float32),
+            bias_KC=self.bias_KC.to(device, torch.float32),
+            prior_C=self.prior_C.to(device, torch.float32),
+        )
 
     def scores(self, features_KND: Tensor) -> Tensor:
         """(K, N, C) of (K, N, D) features."""

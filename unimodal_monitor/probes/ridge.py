@@ -1,4 +1,4 @@
-"""RidgeProbe: least squares on one-hot labels in closed form, every strength from one eigendecomposition."""
+"""RidgeProbe: least squares on one-hot labels in closed form, the levels of a layer solved as one batch."""
 
 from collections.abc import Sequence
 
@@ -49,22 +49,40 @@ class RidgeProbe:
         return of_prior_N - (scores_KNC - truth_NC).square().sum(2)
 
     def _fit_layer(self, moments: Moments) -> LinearClassifier:
-        mean_KD, scatter_KDD, cross_KDC = (moment.cpu() for moment in moments.compute())
-        count, prior_C = moments.count.cpu(), (moments.sum_y_C / moments.count).cpu()
+        mean_KD, scatter_KDD, cross_KDC = moments.compute()
+        count, prior_C = moments.count, moments.sum_y_C / moments.count
         scale_KD = standardising_scale(scatter_KDD.diagonal(dim1=1, dim2=2), count)
-        eigenvalues_KD, vectors_KDD = torch.linalg.eigh(scatter_KDD * scale_KD.unsqueeze(2) * scale_KD.unsqueeze(1))
-        eigenvalues_KD = eigenvalues_KD.clamp(min=0)
-        rotated_KDC = vectors_KDD.mT @ (cross_KDC * scale_KD.unsqueeze(2))
-        scatter_of_labels = count * (1 - prior_C.square().sum())
-        strength_K = self._choose(eigenvalues_KD, rotated_KDC, scatter_of_labels, count)
-        shrunk_KDC = rotated_KDC / (eigenvalues_KD + strength_K.unsqueeze(1)).unsqueeze(2)
-        weight_KDC = scale_KD.unsqueeze(2) * (vectors_KDD @ shrunk_KDC)
+        scatter_KDD = scatter_KDD * scale_KD.unsqueeze(2) * scale_KD.unsqueeze(1)
+        cross_KDC = cross_KDC * scale_KD.unsqueeze(2)
+        if len(self.strengths) == 1:
+            solved_KDC, strength_K = self._solve(scatter_KDD, cross_KDC, count)
+        else:
+            solved_KDC, strength_K = self._solve_best(scatter_KDD, cross_KDC, prior_C, count)
+        weight_KDC = scale_KD.unsqueeze(2) * solved_KDC
         bias_KC = prior_C - (mean_KD.unsqueeze(1) @ weight_KDC).squeeze(1)
         return LinearClassifier(weight_KDC, bias_KC, prior_C, {"strength": strength_K / count})
 
+    def _solve(self, scatter_KDD: Tensor, cross_KDC: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        """One strength: Cholesky."""
+        strength_K = count * self.strengths[0] * torch.ones_like(cross_KDC[:, 0, 0])
+        ridge_KDD = scatter_KDD + torch.diag_embed(strength_K.unsqueeze(1).expand(scatter_KDD.shape[:2]))
+        return torch.cholesky_solve(cross_KDC, torch.linalg.cholesky(ridge_KDD)), strength_K
+
+    def _solve_best(
+        self, scatter_KDD: Tensor, cross_KDC: Tensor, prior_C: Tensor, count: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Several strengths: one eigendecomposition serves them all."""
+        eigenvalues_KD, vectors_KDD = torch.linalg.eigh(scatter_KDD)
+        eigenvalues_KD = eigenvalues_KD.clamp(min=0)
+        rotated_KDC = vectors_KDD.mT @ cross_KDC
+        scatter_of_labels = count * (1 - prior_C.square().sum())
+        strength_K = self._choose(eigenvalues_KD, rotated_KDC, scatter_of_labels, count)
+        shrunk_KDC = rotated_KDC / (eigenvalues_KD + strength_K.unsqueeze(1)).unsqueeze(2)
+        return vectors_KDD @ shrunk_KDC, strength_K
+
     def _choose(self, eigenvalues_KD: Tensor, rotated_KDC: Tensor, scatter_of_labels: Tensor, count: Tensor) -> Tensor:
         """(K,) strengths of least generalized cross-validation score: residual / (1 - degrees / count)^2."""
-        strengths_S = count * torch.tensor(list(self.strengths), dtype=torch.float64)
+        strengths_S = count * count.new_tensor(list(self.strengths))
         shrink_SKD = 1 / (eigenvalues_KD + strengths_S[:, None, None])
         energy_KD = rotated_KDC.square().sum(2)
         explained_SK = (energy_KD * (2 * shrink_SKD - eigenvalues_KD * shrink_SKD.square())).sum(2)

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from unimodal_monitor.alarm import AlarmState
 from unimodal_monitor.check import Check
+from unimodal_monitor.glance import Glance
 
 PATIENCE_S = 1.0
 MARKS = {
@@ -50,6 +51,11 @@ class ConsoleReporter:
         if check.state is not before:
             change = f"{before.value} -> {check.state.value}"
             self.write(f"unimodal  {change}: {check.evidence}; {verdict.shape.value}: {verdict.reason}")
+
+    def glance(self, glance: Glance) -> None:
+        """Print what is as it was."""
+        what = f"glance: {glance.sentence}"
+        self.write(f"unimodal  step {glance.step:>7}  {what:<57}  {MARKS[glance.state]:<6}  {glance.seconds:.1f} s")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unimodal_monitor.check import Check
+from unimodal_monitor.glance import Glance
 from unimodal_monitor.plot import plot_curve, plot_history
 
 
@@ -22,3 +23,6 @@ class FigureReporter:
         self.folder.mkdir(parents=True, exist_ok=True)
         plot_curve(history[-1], earlier=history[:-1]).savefig(self.folder / "curve.png", dpi=130)
         plot_history(history).savefig(self.folder / "history.png", dpi=130)
+
+    def glance(self, glance: Glance) -> None:
+        """Nothing to draw."""

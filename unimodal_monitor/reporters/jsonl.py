@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from unimodal_monitor.check import Check
+from unimodal_monitor.glance import Glance
 
-CHECKS = "checks.jsonl"
+CHECKS, GLANCES = "checks.jsonl", "glances.jsonl"
 
 
 class JsonlReporter:
@@ -34,6 +35,12 @@ class JsonlReporter:
         os.replace(draft, self.folder / CHECKS)
         if history and history[-1].outcomes:
             self._write_outcomes(history[-1])
+
+    def glance(self, glance: Glance) -> None:
+        """Add a line to `glances.jsonl`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / GLANCES).open("a") as lines:
+            lines.write(json.dumps(glance.to_dict(), allow_nan=False) + "\n")
 
     def _write_outcomes(self, check: Check) -> None:
         """`{layer}/correct` (K, R, M) bool and `{layer}/score` (K, R, M) float16."""

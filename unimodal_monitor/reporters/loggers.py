@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from unimodal_monitor.check import Check
+from unimodal_monitor.glance import Glance
 from unimodal_monitor.plot import plot_curve, plot_history
-from unimodal_monitor.reporters.scalars import scalars
+from unimodal_monitor.reporters.scalars import cost, scalars
 
 
 class LoggerReporter:
@@ -28,6 +29,10 @@ class LoggerReporter:
             curve = plot_curve(check, earlier=history[:-1])
             _log_figure(self.logger, "unimodal/curve", curve, check.step)
             _log_figure(self.logger, "unimodal/history", plot_history(history), check.step)
+
+    def glance(self, glance: Glance) -> None:
+        """Log that the alarm is as it was, and the cost."""
+        self.logger.log_metrics(cost(glance), step=glance.step)
 
 
 def _takes_figures(logger: Any) -> bool:

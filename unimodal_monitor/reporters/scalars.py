@@ -2,6 +2,7 @@
 
 from unimodal_monitor.alarm import AlarmState
 from unimodal_monitor.check import Check
+from unimodal_monitor.glance import Glance
 from unimodal_monitor.verdict import Shape
 
 SHAPE_CODES = {Shape.MONOTONE: -1.0, Shape.UNDECIDED: 0.0, Shape.UNIMODAL: 1.0}
@@ -14,6 +15,17 @@ STATE_CODES = {
 }
 
 
+def cost(found: Check | Glance) -> dict[str, float]:
+    """State of the alarm, seconds and forwards of this look, and the share of the training's time so far."""
+    overhead = {} if found.overhead is None else {"unimodal/overhead": found.overhead}
+    return {
+        "unimodal/alarm": STATE_CODES[found.state],
+        "unimodal/seconds": found.seconds,
+        "unimodal/forwards": float(found.num_forwards),
+        **overhead,
+    }
+
+
 def headline(check: Check) -> dict[str, float]:
     """The few numbers to monitor, all finite: shape is -1, 0 or 1; alarm is -1 (never) to 3 (raised)."""
     return {
@@ -24,8 +36,7 @@ def headline(check: Check) -> dict[str, float]:
         "unimodal/peak_accuracy": max(check.curve.accuracy.mean),
         "unimodal/peak_score": max(check.curve.score.mean),
         "unimodal/shape": SHAPE_CODES[check.verdict.shape],
-        "unimodal/alarm": STATE_CODES[check.state],
-        "unimodal/seconds": check.seconds,
+        **cost(check),
     }
 
 

@@ -1,0 +1,56 @@
+"""Budget: which share of the training's time the checks have taken, and whether another one fits in."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class Budget:
+    """A clock for the checks of one run; what is outside them counts as training.
+
+    Args:
+        max_overhead: seconds of checks per second of training, such as 0.01; None for no limit.
+        clock: seconds.
+
+    Raises:
+        ValueError: if `max_overhead` is not positive.
+    """
+
+    def __init__(self, max_overhead: float | None, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        if max_overhead is not None and not max_overhead > 0:
+            raise ValueError(f"max_overhead = {max_overhead}; it is a share of the training's time, such as 0.01")
+        self.max_overhead = max_overhead
+        self.clock = clock
+        self._start: float | None = None
+        self._spent = 0.0
+        self._last: dict[str, float] = {}
+
+    @contextmanager
+    def spending(self, kind: str) -> Iterator[None]:
+        """The time within the block is that of a look of this kind; the first one starts the clock."""
+        start = self.clock()
+        self._start = start if self._start is None else self._start
+        try:
+            yield
+        finally:
+            self._last[kind] = self.clock() - start
+            self._spent += self._last[kind]
+
+    @property
+    def overhead(self) -> float | None:
+        """Seconds of looks per second of training so far; None before any training."""
+        training = self._training()
+        return self._spent / training if training > 0 else None
+
+    def allows(self, kind: str) -> bool:
+        """Whether the share stays within the limit if a look of this kind takes as long as the last one did.
+
+        A kind that was not seen yet is taken for the longest of the others.
+        """
+        if self.max_overhead is None or not self._last:
+            return True
+        expected = self._last.get(kind, max(self._last.values()))
+        return self._spent + expected <= self.max_overhead * self._training()
+
+    def _training(self) -> float:
+        return 0.0 if self._start is None else self.clock() - self._start - self._spent

@@ -1,0 +1,123 @@
+"""Forwards: images through the network at all levels, batch by batch, and nothing in between that waits."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from unimodal_monitor.denoisers.base import Denoiser
+from unimodal_monitor.features import Capture, FiniteCheck
+from unimodal_monitor.images import ImageSet
+from unimodal_monitor.noise import unit_noise
+
+
+@dataclass(frozen=True)
+class Noising:
+    """How images are noised, the same at every check.
+
+    Args:
+        sigmas: (K,) levels, ascending, in data units.
+        num_draws: R, independent noises for each image.
+        seed: of the noise.
+        noised_input: False shows the network clean images and only tells it the level.
+    """
+
+    sigmas: Tensor
+    num_draws: int = 1
+    seed: int = 0
+    noised_input: bool = True
+
+    def at(self, levels: Sequence[int]) -> "Noising":
+        """The same at some of the levels, by index."""
+        return replace(self, sigmas=self.sigmas[list(levels)])
+
+    def all_levels(self, clean: Tensor, rows: Sequence[int], draw: int) -> tuple[Tensor, Tensor]:
+        """The batch at all levels, (K * B, ...), with one noise for all of them, and its (K * B,) sigmas."""
+        sigmas = self.sigmas.to(clean)
+        noised = clean.expand(len(sigmas), *clean.shape)
+        if self.noised_input:
+            noise = unit_noise(rows, clean.shape[1:], draw=draw, seed=self.seed).to(clean)
+            noised = torch.addcmul(noised, sigmas.view(-1, *[1] * clean.ndim), noise)
+        return noised.flatten(0, 1), sigmas.repeat_interleave(len(clean))
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one forward gave.
+
+    Args:
+        features: (K, B, D) by layer.
+        labels_B: classes, on the network's device; -1 where the images have none.
+        rows: (B,) numbers of the images within their role.
+        draw: which of the noises.
+        clean: (B, ...) the images, on the network's device.
+        denoised: (K, B, ...) the network's estimates of them; None where the forward ended early.
+    """
+
+    features: dict[str, Tensor]
+    labels_B: Tensor
+    rows: Tensor
+    draw: int
+    clean: Tensor
+    denoised: Tensor | None
+
+
+class Forwards:
+    """Runs images through the network; a GPU is never waited for until the end.
+
+    Args:
+        denoiser: of the network in training, in eval mode.
+        captured: the hooks on its layers.
+        noising: levels and noise.
+        device: of the network.
+        batch_size: inputs in one forward, all levels together.
+        progress: called with the number of images done since its last call.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        captured: Capture,
+        noising: Noising,
+        *,
+        device: torch.device,
+        batch_size: int,
+        progress: Callable[[int], None] = lambda num_images: None,
+    ) -> None:
+        self.denoiser = denoiser
+        self.captured = captured
+        self.noising = noising
+        self.device = device
+        self.batch_size = batch_size
+        self.progress = progress
+
+    def batches(self, images: ImageSet, rows: Tensor, *, to_the_end: bool = False) -> Iterator[Batch]:
+        """Features of the images of these rows, every draw and level.
+
+        Args:
+            images: of one role.
+            rows: (N,) which of them, in this order; an image's noise goes with its row.
+            to_the_end: run whole forwards, for the denoised images; otherwise they end at the last hooked layer.
+
+        Raises:
+            FloatingPointError: after the last batch, if features are not finite.
+            ValueError: as `Capture.run`.
+        """
+        num_levels = len(self.noising.sigmas)
+        finite = FiniteCheck()
+        for part in rows.split(max(1, self.batch_size // num_levels)):
+            clean = images.images[part].to(self.device, non_blocking=True)
+            labels_B = torch.full_like(part, -1) if images.labels is None else images.labels[part]
+            labels_B = labels_B.to(self.device, torch.long)
+            for draw in range(self.noising.num_draws):
+                noised, sigma = self.noising.all_levels(clean, part.tolist(), draw)
+                flat = self.captured.run(partial(self.denoiser, noised, sigma), to_the_end=to_the_end)
+                finite.add(flat)
+                features = {layer: feature.view(num_levels, len(part), -1) for layer, feature in flat.items()}
+                output = self.captured.output
+                denoised = None if output is None else output.view(num_levels, *clean.shape)
+                yield Batch(features, labels_B, part, draw, clean, denoised)
+            self.progress(len(part))
+        finite.check()
