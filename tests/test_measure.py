@@ -72,7 +72,7 @@ def labelled_blobs(num: int, *, seed: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("probe", [RidgeProbe(), LogisticProbe()])
 def test_a_portion_is_measured_as_if_it_were_all(probe):
-    """The same pass gives the outcomes of a fit on the portion alone, in its order, and leaves the others as they are."""
+    """The same pass gives the outcomes of a fit on the portion alone and leaves the others as they are."""
     whole = ProbeSet.from_datasets(labelled_blobs(40, seed=0), labelled_blobs(90, seed=1), num_fit=40)
     portion = Portion(fit=torch.tensor([30, 2, 3, 17, 5, 8, 9, 11, 1]), heldout=torch.tensor([40, 7, 12, 0]))
     both, alone = measured(whole, probe=probe, portion=portion), measured(whole, probe=probe)
