@@ -4,6 +4,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+MARGIN = 1.1
+"""Times the last look's seconds are set aside for the next one: no two take the same."""
+
 
 class Budget:
     """A clock for the checks of one run; what is outside them counts as training.
@@ -42,14 +45,15 @@ class Budget:
         training = self._training()
         return self._spent / training if training > 0 else None
 
-    def allows(self, kind: str) -> bool:
-        """Whether the share stays within the limit if a look of this kind takes as long as the last one did.
+    def allows(self, *kinds: str) -> bool:
+        """Whether the share stays within the limit if looks of these kinds follow, each about as long as the last one.
 
         A kind that was not seen yet is taken for the longest of the others.
         """
         if self.max_overhead is None or not self._last:
             return True
-        expected = self._last.get(kind, max(self._last.values()))
+        longest = max(self._last.values())
+        expected = MARGIN * sum(self._last.get(kind, longest) for kind in kinds)
         return self._spent + expected <= self.max_overhead * self._training()
 
     def _training(self) -> float:

@@ -124,8 +124,11 @@ class Monitor:
         return glance
 
     def can_afford(self) -> bool:
-        """Whether the next look keeps to `max_overhead`; time counts from the first look."""
-        return self._budget.allows("check" if self._needs_check() else "glance")
+        """Whether the next look keeps to `max_overhead`, a glance with the check that may follow it at once.
+
+        Time counts from the first look.
+        """
+        return self._budget.allows(*(["check"] if self._needs_check() else ["glance", "check"]))
 
     def check(self, step: int, *, precision: Precision = nullcontext, progress: Progress = lambda _: None) -> Check:
         """Look at the network; it, its gradients and every random state are left as they were.
