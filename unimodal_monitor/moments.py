@@ -51,7 +51,7 @@ class Moments(Metric):
         self.count += labels_N.numel()
         self.sum_x_KD += x.sum(1)
         self.sum_xx_KDD.baddbmm_(x.mT, x)
-        self.sum_xy_KDC += x.mT @ y_NC
+        self.sum_xy_KDC += (y_NC.T @ x).mT
         self.sum_y_C += y_NC.sum(0)
 
     def compute(self) -> tuple[Tensor, Tensor, Tensor]:
