@@ -13,6 +13,10 @@ PACKAGE = Path(unimodal_monitor.__file__).parent
 ORDER = [
     *("isolation", "images", "datasets", "data", "noise", "denoisers", "features", "moments", "probes", "curve"),
     *(
+        "sampler",
+        "nearest",
+        "duplicates",
+        "copies",
         "measure",
         "shape",
         "verdict",
@@ -24,6 +28,7 @@ ORDER = [
         "check",
         "monitor",
         "plot",
+        "plot_copies",
         "reporters",
         "callback",
         "molrg",
