@@ -16,6 +16,7 @@ ORDER = [
         "sampler",
         "nearest",
         "duplicates",
+        "audit",
         "copies",
         "measure",
         "shape",

@@ -1,12 +1,16 @@
 """Samples of any denoiser: the deterministic sampler of EDM."""
 
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from unimodal_monitor.denoisers.base import Denoiser
-from unimodal_monitor.noise import PAPER_STD, karras_sigmas
+from unimodal_monitor.isolation import leaving_no_trace
+from unimodal_monitor.noise import PAPER_STD, karras_sigmas, unit_noise
 
 NUM_REACH = 512
 """Levels with which the lowest and the highest level of a schedule are looked for."""
@@ -83,3 +87,35 @@ def heun_sample(denoiser: Denoiser, noise: Tensor, sigmas: Tensor) -> Tensor:
 def _slope(denoiser: Denoiser, x: Tensor, sigma: float) -> Tensor:
     """(N, ...) dx / dsigma, equation 4."""
     return (x - denoiser(x, torch.full((len(x),), sigma, dtype=x.dtype, device=x.device)).to(x)) / sigma
+
+
+@dataclass(frozen=True)
+class SamplePlan:
+    """What `draw_samples` draws.
+
+    Args:
+        sigmas: (K,) levels, descending.
+        num_samples: at most.
+        batch_size: samples in one forward.
+        seed: of the noise; that of sample i depends on (seed, i) alone.
+        max_seconds: after which no further batch is begun, or None; one is always drawn.
+    """
+
+    sigmas: Tensor
+    num_samples: int
+    batch_size: int
+    seed: int
+    max_seconds: float | None = None
+
+
+def draw_samples(denoiser: Denoiser, shape: Sequence[int], plan: SamplePlan, *, device: torch.device) -> Tensor:
+    """Draw samples of this shape and leave no trace in the network or in the random state: (N, *shape) on the CPU."""
+    start, samples = time.perf_counter(), []
+    with leaving_no_trace(denoiser.network, seed=plan.seed):
+        for first in range(0, plan.num_samples, plan.batch_size):
+            if first and plan.max_seconds is not None and time.perf_counter() - start > plan.max_seconds:
+                break
+            numbers = range(first, min(first + plan.batch_size, plan.num_samples))
+            noise = unit_noise(numbers, shape, draw=0, seed=plan.seed).to(device)
+            samples.append(heun_sample(denoiser, noise, plan.sigmas).cpu())
+    return torch.cat(samples)
