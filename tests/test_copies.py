@@ -151,3 +151,11 @@ def test_broken_samples_are_an_error_and_no_count():
         audit_samples(BROKEN, images())
     with pytest.raises(FloatingPointError, match="4 of 4 samples"):
         audit_copies(Memorizer(BROKEN), images(), num_samples=4)
+
+
+def test_an_audit_of_nothing_is_refused():
+    """No fraction without samples, and no distance between different shapes."""
+    with pytest.raises(ValueError, match="no samples"):
+        audit_samples(images(0), images())
+    with pytest.raises(ValueError, match="one shape"):
+        audit_samples(images()[..., :3], images())

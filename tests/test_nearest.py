@@ -57,6 +57,14 @@ def test_near_exact_copies_keep_their_distance(scale):
     assert nearest.indices[:, 0].tolist() == list(range(6))
 
 
+def test_a_large_offset_of_the_units_does_no_harm():
+    """Norms would be a million times the distances."""
+    samples, training = images(9, (2, 3, 4), seed=0).double(), images(23, (2, 3, 4), seed=1).double()
+    plain, shifted = (nearest_training_images(samples + shift, training + shift) for shift in (0.0, 1e6))
+    assert torch.equal(plain.indices, shifted.indices)
+    torch.testing.assert_close(plain.distances, shifted.distances)
+
+
 def test_the_precision_of_the_training_loop_does_not_matter():
     """Autocast would compare in eight bits."""
     samples, training = images(9, (2, 3, 4), seed=0), images(23, (2, 3, 4), seed=1)

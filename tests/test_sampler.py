@@ -88,6 +88,41 @@ def test_samples_of_a_memorizer_are_its_training_points(dtype):
     assert samples.dtype == dtype
 
 
+class Velocity(nn.Module):
+    """A memorizer as a flow-matching network, which takes (1 - t) clean + t noise."""
+
+    def forward(self, x, t):
+        t = t.view(-1, 1, 1, 1).clamp(1e-6, 1 - 1e-6)
+        return (x - memorizer(POINTS)(x / (1 - t), t / (1 - t))) / t
+
+
+class Epsilon(nn.Module):
+    """A memorizer as a DDPM network, which takes variance-preserving images and a timestep."""
+
+    def forward(self, x, timestep):
+        s = ((1 - ALPHAS[timestep]) / ALPHAS[timestep]).sqrt().view(-1, 1, 1, 1)
+        noised = x * (1 + s**2).sqrt()
+        return (noised - memorizer(POINTS)(noised, s)) / s
+
+
+POINTS = 0.5 * torch.randn(5, 1, 4, 4, generator=torch.Generator().manual_seed(3))
+ALPHAS = (1 - torch.linspace(1e-4, 0.02, 1000)).cumprod(0)
+MEMORIZERS = {
+    "flow": FlowDenoiser(Network(Velocity())),
+    "ddpm": VPDenoiser(Network(Epsilon()), alphas_cumprod=ALPHAS),
+}
+
+
+@pytest.mark.parametrize("denoiser", MEMORIZERS.values(), ids=MEMORIZERS)
+def test_a_memorizer_of_any_family_puts_out_its_points(denoiser):
+    """Velocity and noise prediction, at the levels that each schedule has."""
+    noise = torch.randn(50, 1, 4, 4, generator=torch.Generator().manual_seed(4))
+    samples = heun_sample(denoiser, noise, sampling_sigmas(denoiser, std=0.5))
+    distances = (samples[:, None] - POINTS).flatten(2).norm(dim=2)
+    assert float(distances.min(1).values.max()) < 1e-3
+    assert set(distances.argmin(1).tolist()) == set(range(5))
+
+
 def test_the_evaluations_are_counted():
     """35 for the usual 18 levels, as EDM reports."""
     denoiser, sigmas = Exact(gaussian), karras_sigmas(18).flip(0)

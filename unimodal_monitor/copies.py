@@ -77,12 +77,14 @@ def audit_samples(
         device: to compare on, or None for that of the training images; the CPU where there is no double precision.
 
     Raises:
-        ValueError: on samples of another shape; on fewer than three training images, or ones that are not finite or
-            all equal.
+        ValueError: without samples or on ones of another shape; on fewer than three training images, or ones that are
+            not finite or all equal.
         FloatingPointError: if samples are not finite.
     """
     start = time.perf_counter()
     check_training_images(training_images)
+    if not len(samples):
+        raise ValueError("there are no samples; at least 1 is needed")
     num_broken = int((~samples.flatten(1).isfinite().all(1)).sum())
     if num_broken:
         raise FloatingPointError(f"{num_broken} of {len(samples)} samples hold NaN or infinite pixels")
