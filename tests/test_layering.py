@@ -11,7 +11,19 @@ import unimodal_monitor
 
 PACKAGE = Path(unimodal_monitor.__file__).parent
 ORDER = [
-    *("isolation", "images", "datasets", "data", "noise", "denoisers", "features", "moments", "probes", "curve"),
+    *(
+        "isolation",
+        "images",
+        "datasets",
+        "data",
+        "noise",
+        "denoisers",
+        "features",
+        "moments",
+        "signals",
+        "probes",
+        "curve",
+    ),
     *(
         "measure",
         "shape",
