@@ -10,12 +10,13 @@ import pytest
 import unimodal_monitor
 
 PACKAGE = Path(unimodal_monitor.__file__).parent
-ORDER = """
-    isolation ranks budget images datasets data noise denoisers features forwards moments signals probes curve
-    measure witnesses sampler nearest duplicates audit copies
-    shape verdict spending change rules alarm power glance check monitor plot plot_copies reporters callback
-    molrg demo cli
-""".split()
+ORDER = [
+    *("isolation", "ranks", "budget", "images", "datasets", "data", "noise", "denoisers", "features", "forwards"),
+    *("moments", "signals", "probes", "curve", "measure", "witnesses"),
+    *("sampler", "nearest", "duplicates", "audit", "copies"),
+    *("shape", "verdict", "spending", "change", "rules", "alarm", "power", "glance", "check", "monitor"),
+    *("plot", "plot_copies", "plot_evidence", "reporters", "callback", "molrg", "demo", "cli"),
+]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 LATE = {"matplotlib", "PIL", "diffusers", "wandb", "sklearn", "tensorboard"}
 

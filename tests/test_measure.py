@@ -38,6 +38,7 @@ def scores(labels: Tensor, *, batch_size: int = 512, probe: Probe | None = None)
 def measured(
     probe_set: ProbeSet, *, batch_size: int = 512, probe: Probe | None = None, portion: Portion | None = None
 ) -> Measurement:
+    portion = portion or Portion(torch.arange(0, 12), torch.arange(3, 20))
     network = Doubled()
     denoiser, noising = EDMDenoiser(Network(network)), Noising(paper_sigmas(1.0), num_draws=2)
     with capture({"layer": network.layer}) as captured:

@@ -13,7 +13,8 @@ from unimodal_monitor.noise import karras_sigmas, log_sigmas, paper_sigmas
 from unimodal_monitor.probes.logistic import LogisticProbe
 from unimodal_monitor.probes.ridge import RidgeProbe
 from unimodal_monitor.reporters.jsonl import read_checks
-from unimodal_monitor.rules import PeakFell, RiseLost
+from unimodal_monitor.rules.peak import PeakFell
+from unimodal_monitor.rules.rise import RiseLost
 from unimodal_monitor.verdict import Shape, Verdict, judge
 
 if TYPE_CHECKING:

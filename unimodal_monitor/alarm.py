@@ -5,7 +5,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from unimodal_monitor.rules import Finding, Look, Outlook, PeakFell, RiseLost, Rule
+from unimodal_monitor.rules.base import Finding, Look, Outlook, Rule
+from unimodal_monitor.rules.both import Both
+from unimodal_monitor.rules.gap import GapOpened
+from unimodal_monitor.rules.peak import PeakFell
+from unimodal_monitor.rules.rise import RiseLost
 from unimodal_monitor.spending import share_of_check
 from unimodal_monitor.verdict import Shape, Verdict
 
@@ -46,7 +50,8 @@ class Alarm:
     which no rule speaks.
 
     Args:
-        rules: each raises the alarm alone.
+        rules: each raises the alarm alone. By default the loss of an established rise does, or a fall of the peak
+            together with an open denoising gap.
         watched: rules whose findings are told with the evidence and change no state.
         significance: over the whole run and all rules, 0 to 1.
         patience: consecutive checks at which a rule must speak, against a passing dip of the network.
@@ -57,8 +62,8 @@ class Alarm:
         ValueError: if an argument is out of range or the rules' shares exceed one.
     """
 
-    rules: Sequence[Rule] = field(default_factory=lambda: (RiseLost(),))
-    watched: Sequence[Rule] = field(default_factory=lambda: (PeakFell(),))
+    rules: Sequence[Rule] = field(default_factory=lambda: (RiseLost(), Both(PeakFell(), GapOpened())))
+    watched: Sequence[Rule] = ()
     significance: float = 0.05
     patience: int = 2
     planned_checks: int = 50
@@ -107,7 +112,8 @@ class Alarm:
         """The state's evidence in one sentence, after the check that `verdict` is of."""
         if not self._findings:
             return "no check of a trained network yet"
-        return "; ".join([self._why(verdict), *self._spoken(range(len(self.rules), len(self._findings)))])
+        notes = [found.note for found in self._findings if found.note]
+        return "; ".join([self._why(verdict), *self._spoken(range(len(self.rules), len(self._findings))), *notes])
 
     def state_dict(self) -> dict[str, Any]:
         """Primitives only."""
@@ -142,9 +148,11 @@ class Alarm:
         reaches = any(self._findings[rule].reaches for rule in raising)
         if longest >= self.patience or (self.state is AlarmState.RAISED and (longest or not reaches)):
             return AlarmState.RAISED
-        if not any(self._findings[rule].is_established for rule in raising):
-            return AlarmState.WARMING_UP if self.num_checks < self.warm_up else AlarmState.NEVER_UNIMODAL
-        return AlarmState.FADING if longest else AlarmState.ARMED
+        if longest:
+            return AlarmState.FADING
+        if any(self._findings[rule].is_established for rule in raising):
+            return AlarmState.ARMED
+        return AlarmState.WARMING_UP if self.num_checks < self.warm_up else AlarmState.NEVER_UNIMODAL
 
     def _why(self, verdict: Verdict) -> str:
         """What the rules that raise the alarm say."""

@@ -67,7 +67,8 @@ def glance_portion(probe_set: ProbeSet, *, seed: int) -> Portion:
     """The images that glances use, in an order of which every beginning is balanced over the classes."""
 
     def some(images: ImageSet) -> torch.Tensor:
-        num = max(2 * probe_set.num_classes, len(images) // PORTION)
+        fewest = 0 if images.labels is None else 2 * probe_set.num_classes
+        num = len(images) if images.labels is None else max(fewest, len(images) // PORTION)
         return torch.from_numpy(balanced_rows(images.labels, len(images), num, seed=seed))
 
     return Portion(fit=some(probe_set.fit), heldout=some(probe_set.heldout))

@@ -21,13 +21,14 @@ from unimodal_monitor.features import capture, find_layers
 from unimodal_monitor.forwards import Forwards, Noising
 from unimodal_monitor.glance import ERROR, LOOKS, Glance, glance_levels, glance_portion, take_glance
 from unimodal_monitor.isolation import leaving_no_trace
-from unimodal_monitor.measure import measure
+from unimodal_monitor.measure import Measurement, hear_all, measure
 from unimodal_monitor.noise import paper_sigmas
 from unimodal_monitor.probes.base import Probe
 from unimodal_monitor.probes.ridge import RidgeProbe
 from unimodal_monitor.ranks import Ranks
-from unimodal_monitor.rules import Look
+from unimodal_monitor.rules.base import Look
 from unimodal_monitor.verdict import judge
+from unimodal_monitor.witnesses import Testimony, Witnesses
 
 Precision = Callable[[], AbstractContextManager[Any]]
 Progress = Callable[[int], None]
@@ -54,6 +55,8 @@ class Monitor:
         full_every: at least one of so many looks is a full check, the others may be glances; 1 for full checks alone.
         max_overhead: what `can_afford` allows, in seconds of checks per second of training, such as 0.01.
         sharded: share the images over the ranks of torch.distributed; every rank then makes every call.
+        witnesses: hear the other witnesses at every check (gap, contamination, spikiness), for under a quarter more
+            forwards. Without labels they are all there is.
 
     Raises:
         ValueError: if labels are missing, a layer is unknown or silent, or too few levels are left.
@@ -75,6 +78,7 @@ class Monitor:
         full_every: int = 8,
         max_overhead: float | None = None,
         sharded: bool = False,
+        witnesses: bool = True,
     ) -> None:
         if min(num_draws, batch_size, full_every) < 1:
             raise ValueError(
@@ -94,7 +98,11 @@ class Monitor:
         self._num_wanted = len(wanted)
         self.noising = Noising(_levels(denoiser, wanted), num_draws, seed, noised_input)
         _check_sizes(probe_set)
-        self._portion = glance_portion(probe_set, seed=seed) if full_every > 1 else None
+        self._portion = glance_portion(probe_set, seed=seed)
+        self._judged = list(self.layers)[-1]
+        self._witnesses: Witnesses | None = None
+        if witnesses or probe_set.is_unlabelled:
+            self._witnesses = Witnesses(probe_set, self._portion.heldout, noising=self.noising, layer=self._judged)
         self._budget = Budget(max_overhead)
         self._seconds_per_forward: float | None = None
 
@@ -140,13 +148,15 @@ class Monitor:
         """
         start = time.perf_counter()
         with self._budget.spending("check"), self._looking(self.layers, precision, progress=progress) as forwards:
-            measured = measure(forwards, self.probe_set, self.probe, ranks=self.ranks, portion=self._portion)
-        outcomes = measured.outcomes
-        curves = tuple(self._curve(layer, self.noising.sigmas, outcomes[layer]) for layer in self.layers)
-        verdict, judged = judge(curves[-1]), curves[-1].layer
+            measured, testimony = self._measure(forwards)
+        curves: tuple[Curve, ...]
+        if measured is None:
+            curves = (self._curve_without_labels(testimony),)
+        else:
+            curves = tuple(self._curve(layer, self.noising.sigmas, measured.outcomes[layer]) for layer in self.layers)
+        verdict = judge(curves[-1])
         if step > 0:
-            glance_KM = measured.glance[judged].score_KM if measured.glance else None
-            self.alarm.update(Look(self.alarm.num_checks + 1, step, curves[-1], outcomes[judged].score_KM, glance_KM))
+            self.alarm.update(self._look_of(step, curves[-1], measured, testimony))
         self.history[-1:] = [replace(check, outcomes={}) for check in self.history[-1:]]
         self.history.append(
             Check(
@@ -159,7 +169,8 @@ class Monitor:
                 seconds=time.perf_counter() - start,
                 num_forwards=self.num_forwards,
                 overhead=self._budget.overhead,
-                outcomes=outcomes,
+                testimony=testimony.to_dict(),
+                outcomes={} if measured is None else measured.outcomes,
             )
         )
         return self.history[-1]
@@ -167,12 +178,15 @@ class Monitor:
     @property
     def num_images(self) -> int:
         """Images that a check passes through the network, at all levels each."""
+        if self.probe_set.is_unlabelled:
+            return 0 if self._witnesses is None else len(self._witnesses.heldout)
         return len(self.probe_set.fit) + len(self.probe_set.heldout)
 
     @property
     def num_forwards(self) -> int:
         """Inputs that a check passes through the network."""
-        return self.num_images * len(self.noising.sigmas) * self.noising.num_draws
+        probed = self.num_images * len(self.noising.sigmas) * self.noising.num_draws
+        return probed + (0 if self._witnesses is None else self._witnesses.num_forwards)
 
     def describe(self) -> str:
         """What a check will measure and about what it will cost, in one sentence."""
@@ -216,17 +230,42 @@ class Monitor:
         self.glances = [Glance.from_dict(glance) for glance in record["glances"]]
         self.alarm.load_state_dict(record["alarm"])
 
+    def _measure(self, forwards: Forwards) -> tuple[Measurement | None, Testimony]:
+        """The probe where there are labels, and the witnesses where they are wanted."""
+        witnesses, measured = self._witnesses, None
+        listen = None if witnesses is None else witnesses.hear_heldout
+        if not self.probe_set.is_unlabelled:
+            measured = measure(
+                forwards, self.probe_set, self.probe, portion=self._portion, ranks=self.ranks, listen=listen
+            )
+        elif witnesses is not None:
+            heldout = self.probe_set.heldout
+            hear_all(forwards, heldout, witnesses.heldout, listen=witnesses.hear_heldout, ranks=self.ranks)
+        return measured, Testimony() if witnesses is None else witnesses.hear(forwards, ranks=self.ranks)
+
+    def _curve_without_labels(self, testimony: Testimony) -> Curve:
+        if testimony.contamination is None:
+            raise ValueError(f"without labels the curve is that of the ICR: {testimony.missing['contamination']}")
+        cleanliness_KN = testimony.contamination.cleanliness_KN
+        return Curve.without_labels(self._judged, self.noising.sigmas, self.probe_set.std, cleanliness_KN)
+
+    def _look_of(self, step: int, curve: Curve, measured: Measurement | None, testimony: Testimony) -> Look:
+        """The check as the alarm's rules see it."""
+        if measured is not None:
+            score_KM, glance_KM = measured.outcomes[self._judged].score_KM, measured.glance[self._judged].score_KM
+        elif testimony.contamination is not None:
+            score_KM, glance_KM = testimony.contamination.cleanliness_KN.numpy(), None
+        return Look(self.alarm.num_checks + 1, step, curve, score_KM, glance_KM, testimony.pairs)
+
     def _needs_check(self) -> bool:
         """Whether the next look has to be a check: nothing to compare with yet, or it is its turn."""
-        if not self.alarm.num_checks or self.alarm.state is AlarmState.FADING:
+        if not self.alarm.num_checks or self.alarm.state is AlarmState.FADING or self.probe_set.is_unlabelled:
             return True
         return sum(glance.step > self.history[-1].step for glance in self.glances) >= self.full_every - 1
 
     def _glance(self, step: int, precision: Precision) -> Glance | None:
         """Levels and images just enough to say that nothing has changed; None if they do not say so."""
-        if self._portion is None:
-            return None
-        start, layer = time.perf_counter(), self.history[-1].curve.layer
+        start, layer = time.perf_counter(), self._judged
         noising = self.noising.at(glance_levels(self.history[-1].curve))
 
         def decide(outcomes: Outcomes) -> str | None:
@@ -307,6 +346,8 @@ def _levels(denoiser: Denoiser, wanted: Tensor) -> Tensor:
 
 
 def _check_sizes(probe_set: ProbeSet) -> None:
+    if probe_set.is_unlabelled:
+        return
     for name, images in (("fit", probe_set.fit), ("heldout", probe_set.heldout)):
         if len(images) < 2 * probe_set.num_classes:
             raise ValueError(

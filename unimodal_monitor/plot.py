@@ -32,8 +32,9 @@ STATE_COLOURS = {
 def plot_curve(check: Check, *, earlier: Sequence[Check] = ()) -> "Figure":
     """Accuracy and score of a check against sigma, the judged layer in front, earlier checks faint behind it."""
     figure = _figure(9.5, 4.2)
-    panels = figure.subplots(1, 2)
-    for axes, name in zip(panels, ("accuracy", "score"), strict=True):
+    names = ("score",) if check.curve.accuracy is None else ("accuracy", "score")
+    panels = figure.subplots(1, len(names), squeeze=False)[0]
+    for axes, name in zip(panels, names, strict=True):
         for past in earlier[-NUM_EARLIER:]:
             _draw(axes, past.curve, name, color=MUTED, alpha=0.25, linewidth=1)
         for curve, style in zip(check.curves[:-1], cycle(("--", ":", "-.")), strict=False):
@@ -164,8 +165,13 @@ def _strip_key() -> list[Any]:
 
 def _draw_peak(axes: "Axes", checks: Sequence[Check]) -> None:
     steps = [check.step for check in checks]
-    axes.plot(steps, [100 * max(check.curve.accuracy.mean) for check in checks], color=INK, linewidth=1.8, marker=".")
-    axes.set(xlabel="step", ylabel="peak accuracy (%)")
+    accuracies = [check.curve.peak_accuracy for check in checks]
+    if any(accuracy is None for accuracy in accuracies):
+        peaks, label = [max(check.curve.score.mean) for check in checks], "peak cleanliness"
+    else:
+        peaks, label = [100 * (accuracy or 0.0) for accuracy in accuracies], "peak accuracy (%)"
+    axes.plot(steps, peaks, color=INK, linewidth=1.8, marker=".")
+    axes.set(xlabel="step", ylabel=label)
     axes.legend(handles=_strip_key(), frameon=False, fontsize=7, ncols=6, loc="upper center", bbox_to_anchor=(0.5, 1.2))
     axes.spines[["top", "right"]].set_visible(False)
     raised = next((check.step for check in checks if check.state is AlarmState.RAISED), None)

@@ -65,6 +65,21 @@ class Gap:
         return as_lists({**record, "normalized": self.normalized and self.normalized.to_dict()})
 
 
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Denoising errors of held-out images and of members that share their noise.
+
+    Args:
+        heldout_KN: (K, N) mean squared errors, in squared data units.
+        members_KN: (K, N) of the members.
+        memorizer_KN: (K, N) of the closed-form memorizer on the same noised members: the floor of `members_KN`.
+    """
+
+    heldout_KN: Tensor
+    members_KN: Tensor
+    memorizer_KN: Tensor
+
+
 class DenoisingGap(Signal):
     """Denoising error of held-out images less that of members, level by level.
 
