@@ -27,6 +27,8 @@ ORDER = [
         "reporters",
         "callback",
         "molrg",
+        "posterior",
+        "class_snr",
         "demo",
         "cli",
     ),
