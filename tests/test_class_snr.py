@@ -101,6 +101,30 @@ def test_separated_means_make_the_ratio_fall_from_the_start():
     assert snr.mean[-1] < 0.6 * snr.mean[0]
 
 
+def probe_accuracy(data, sigma, *, num=3_000):
+    """Of a ridge probe of the denoised samples, on new ones."""
+    denoiser, designs, classes = PosteriorMean(data), [], []
+    for seed in (0, 1):
+        clean, labels = data.sample(num, seed=seed)
+        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(10 + seed))
+        denoised = denoiser(clean + sigma * noise, torch.full((num,), sigma)).double()
+        designs.append(torch.cat([denoised, torch.ones(num, 1).double()], 1))
+        classes.append(labels)
+    (x, new_x), targets = designs, torch.nn.functional.one_hot(classes[0]).double()
+    weight = torch.linalg.solve(x.T @ x + 1e-3 * torch.eye(x.shape[1]).double(), x.T @ targets)
+    return ((new_x @ weight).argmax(1) == classes[1]).double().mean().item()
+
+
+def test_linear_probe_of_separated_classes_only_gets_worse():
+    """Perfect without noise, as in table 7; around one mean, where its best weights are zero, it is near chance."""
+    sigmas = (0.03, 0.3, 1.0, 1.5, 2.5)
+    separated = [probe_accuracy(MoLRG(2, 5, 0.2, mean_distance=3.0), sigma) for sigma in sigmas]
+    assert separated[:2] == [1.0, 1.0]
+    assert separated[1] > separated[2] > separated[3] > separated[4]
+    for sigma in sigmas:
+        assert probe_accuracy(MoLRG(2, 5, 0.2), sigma) == pytest.approx(0.5, abs=0.1)
+
+
 def test_memorizer_of_few_samples_has_no_hump():
     """The posterior mean of the same mixture has one."""
     data, sigmas = MoLRG(2, 5, 0.2), torch.tensor([0.02, 0.1, 0.3, 0.6, 1.2, 2.4])
