@@ -15,7 +15,18 @@ ORDER = [
     *("moments", "signals", "probes", "curve", "measure", "witnesses"),
     *("sampler", "nearest", "duplicates", "audit", "copies"),
     *("shape", "verdict", "spending", "change", "rules", "alarm", "power", "glance", "check", "monitor"),
-    *("plot", "plot_copies", "plot_evidence", "reporters", "callback", "molrg", "demo", "cli"),
+    *(
+        "plot",
+        "plot_copies",
+        "plot_evidence",
+        "reporters",
+        "callback",
+        "molrg",
+        "posterior",
+        "molrg_snr",
+        "demo",
+        "cli",
+    ),
 ]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 LATE = {"matplotlib", "PIL", "diffusers", "wandb", "sklearn", "tensorboard"}
