@@ -31,7 +31,7 @@ STATE_COLOURS = {
 
 def plot_curve(check: Check, *, earlier: Sequence[Check] = ()) -> "Figure":
     """Accuracy and score of a check against sigma, the judged layer in front, earlier checks faint behind it."""
-    figure = _figure(9.5, 4.2)
+    figure = new_figure(9.5, 4.2)
     names = ("score",) if check.curve.accuracy is None else ("accuracy", "score")
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
@@ -51,7 +51,7 @@ def plot_curve(check: Check, *, earlier: Sequence[Check] = ()) -> "Figure":
 
 def plot_history(checks: Sequence[Check]) -> "Figure":
     """Steps x sigma: how far the score lies over its low-noise end; below it the verdicts and the peak accuracy."""
-    figure = _figure(9.5, 5.6)
+    figure = new_figure(9.5, 5.6)
     heat, strip, peak = figure.subplots(3, 1, sharex=True, height_ratios=(6, 0.9, 3))
     edges = _edges(np.array([check.step for check in checks], dtype=float))
     relative_KT = np.stack([_over_low_end(check.curve) for check in checks], axis=1)
@@ -72,7 +72,8 @@ def plot_history(checks: Sequence[Check]) -> "Figure":
     return figure
 
 
-def _figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure of this size in inches, in nobody's window."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")

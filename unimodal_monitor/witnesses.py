@@ -87,17 +87,17 @@ class Witnesses:
         """Inputs that `hear` passes through the network, beside the held-out images."""
         return (len(self.heldout) + 2 * self.num_views) * len(self.noising.sigmas)
 
-    @property
-    def memorizer_KN(self) -> Tensor:
+    def memorizer_errors(self, device: torch.device) -> Tensor:
         """(K, N) errors of the closed-form memorizer of the members on the noised members; computed once."""
         if self._memorizer_KN is None:
-            memorizer = Memorizer(self.members.images)
+            device = torch.device("cpu") if device.type == "mps" else device
+            memorizer = Memorizer(self.members.images.to(device))
             with capture({}) as captured:
-                forwards = Forwards(memorizer, captured, self.noising, device=torch.device("cpu"), batch_size=4096)
+                forwards = Forwards(memorizer, captured, self.noising, device=device, batch_size=4096)
                 rows = torch.arange(len(self.heldout))
                 batches = forwards.batches(self.members, rows, numbers=self.heldout, to_the_end=True)
                 errors_KN = torch.cat([denoising_error(batch.denoised, batch.clean) for batch in batches], 1)
-            self._memorizer_KN = errors_KN[:, self.heldout.argsort()]
+            self._memorizer_KN = errors_KN.cpu()[:, self.heldout.argsort()]
         return self._memorizer_KN
 
     def hear_heldout(self, batch: Batch) -> None:
@@ -116,7 +116,7 @@ class Witnesses:
         forwards = forwards.with_noising(self.noising)
         ranks.together(lambda: self._run(forwards, ranks), device=forwards.device)
         with ranks.merged(list(self._signals.values())):
-            testimony = self._compute()
+            testimony = self._compute(forwards.device)
         self._start()
         return testimony
 
@@ -150,16 +150,16 @@ class Witnesses:
         self._gap.update(denoising_error(denoised, clean), numbers, is_member=is_member)
         self._spikiness.update(batch.features[self.layer][:, where], numbers, is_member=is_member)
 
-    def _compute(self) -> Testimony:
-        missing: dict[str, str] = {}
-        if self.shift is not None:
-            missing["gap trusted"] = self.shift
-        self._gap.memorizer_error_KN = self.memorizer_KN if len(self.heldout) >= FEWEST else None
+    def _compute(self, device: torch.device) -> Testimony:
+        missing = {} if self.shift is None else {"trust in the gap": self.shift}
+        memorizer_KN = self.memorizer_errors(device)
+        self._gap.memorizer_error_KN = memorizer_KN
         gap = self._said("gap", self._gap.compute, len(self.heldout), missing)
-        is_trusted = gap is not None and self.shift is None
         return Testimony(
             gap=gap,
-            pairs=Pairs(gap.heldout_KN, gap.members_KN, self.memorizer_KN) if is_trusted else None,
+            pairs=Pairs(gap.heldout_KN, gap.members_KN, memorizer_KN)
+            if gap is not None and self.shift is None
+            else None,
             contamination=self._said("contamination", self._contamination.compute, self.num_views, missing),
             spikiness=self._said("spikiness", self._spikiness.compute, len(self.heldout), missing),
             missing=missing,
