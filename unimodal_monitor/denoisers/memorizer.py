@@ -20,7 +20,7 @@ class Memorizer:
     pixels in [-1, 1] at sigma = 0.002. Images and noised images on an accelerator need one that has float64.
 
     Args:
-        images: (N, ...) training images in data units; kept as they are, and hooked by no one.
+        images: (N, ...) training images in data units; kept, not copied.
         chunk_size: images compared at a time; beside the images it needs chunk_size * (pixels + 2 * batch) float64.
 
     Raises:
