@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from unimodal_monitor.rules.base import Finding, Look, Outlook, Rule
+from unimodal_monitor.rules.base import Finding, Look, Rule, Terms
 from unimodal_monitor.rules.both import Both
 from unimodal_monitor.rules.gap import GapOpened
 from unimodal_monitor.rules.peak import PeakFell
@@ -27,15 +27,6 @@ class AlarmState(Enum):
     """A rule that raises the alarm speaks, at too few checks yet."""
     RAISED = "raised"
     """A rule that raises the alarm has spoken at several checks in a row."""
-
-
-EXPECTED = {
-    AlarmState.ARMED: Outlook.STANDS,
-    AlarmState.RAISED: Outlook.LOST,
-    AlarmState.WARMING_UP: Outlook.NOTHING,
-    AlarmState.NEVER_UNIMODAL: Outlook.NOTHING,
-}
-"""What a glance has to see for the state to stay; in no other state does a glance suffice."""
 
 
 @dataclass
@@ -97,16 +88,26 @@ class Alarm:
         self.state = self._next_state()
         return self.state
 
-    def glimpse(self, look: Look, *, error: float) -> str | None:
-        """Why a full check would surely leave the state as it is, judged by a glance; None if it might not.
+    def forecast(self, look: Look, *, fraction: float, error: float) -> str | None:
+        """How things stand if a full check would leave the state as it is, judged by a glance; None if it might not.
 
-        A glance neither raises nor arms: the error of the alarm is spent by full checks alone.
+        A glance neither raises nor arms: the alarm's error is spent by full checks alone, so that it does not grow.
+
+        Args:
+            look: with the levels and images of the glance, and the number of the full check to come.
+            fraction: of the full check's images that it has seen.
+            error: chance of saying so where the full check would do otherwise.
         """
-        expected = EXPECTED.get(self.state)
-        said = [glimpse for rule in self.rules if (glimpse := rule.glimpse(look, error=error)) is not None]
-        if not said or any(glimpse.outlook is not expected for glimpse in said):
+        spent = self.significance * share_of_check(look.number, planned=self.planned_checks)
+        said = [rule.forecast(look, Terms(fraction, rule.share * spent, error)) for rule in self.rules]
+        forecasts = [forecast for forecast in said if forecast is not None]
+        if self.state is AlarmState.FADING or not forecasts:
             return None
-        return "; ".join(glimpse.sentence for glimpse in said)
+        if self.state is AlarmState.ARMED:
+            changes = any(forecast.loses for forecast in forecasts)
+        else:
+            changes = any(forecast.establishes for forecast in forecasts)
+        return None if changes else "; ".join(forecast.sentence for forecast in forecasts)
 
     def explain(self, verdict: Verdict) -> str:
         """The state's evidence in one sentence, after the check that `verdict` is of."""

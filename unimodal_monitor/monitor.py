@@ -127,11 +127,18 @@ class Monitor:
         self, step: int, *, precision: Precision = nullcontext, progress: Progress = lambda _: None
     ) -> Check | Glance:
         """A glance where one will do, otherwise a check; see `check` for the arguments."""
-        glance = None if self._needs_check() else self._glance(step, precision)
-        if glance is None:
+        if self._needs_check():
             return self.check(step, precision=precision, progress=progress)
-        self.glances.append(glance)
-        return glance
+        start, glance = time.perf_counter(), self._glance(step, precision)
+        if glance is not None:
+            self.glances.append(glance)
+            return glance
+        in_vain = self._forwards_of_glance(len(self._portion.heldout))
+        check = self.check(step, precision=precision, progress=progress)
+        self.history[-1] = replace(
+            check, num_forwards=check.num_forwards + in_vain, seconds=time.perf_counter() - start
+        )
+        return self.history[-1]
 
     def can_afford(self) -> bool:
         """Whether the next look keeps to `max_overhead`; time counts from the first look."""
@@ -294,12 +301,13 @@ class Monitor:
     def _glance(self, step: int, precision: Precision) -> Glance | None:
         """Levels and images just enough to say that nothing has changed; None if they do not say so."""
         start, layer = time.perf_counter(), self._judged
-        noising = self.noising.at(glance_levels(self.history[-1].curve))
+        noising = self._glance_noising()
 
         def decide(outcomes: Outcomes) -> str | None:
             curve = self._curve(layer, noising.sigmas, outcomes)
             seen = Look(self.alarm.num_checks + 1, step, curve, outcomes.score_KM)
-            return self.alarm.glimpse(seen, error=ERROR / len(LOOKS))
+            fraction = curve.num_images / len(self.probe_set.heldout)
+            return self.alarm.forecast(seen, fraction=fraction, error=ERROR / len(LOOKS))
 
         with (
             self._budget.spending("glance"),
@@ -318,10 +326,17 @@ class Monitor:
             sentence=sentence,
             sigmas=tuple(noising.sigmas.tolist()),
             num_images=num_images,
-            num_forwards=(num_images + len(self._portion.fit)) * len(noising.sigmas) * noising.num_draws,
+            num_forwards=self._forwards_of_glance(num_images),
             seconds=time.perf_counter() - start,
             overhead=self._budget.overhead,
         )
+
+    def _glance_noising(self) -> Noising:
+        return self.noising.at(glance_levels(self.history[-1].curve))
+
+    def _forwards_of_glance(self, num_heldout: int) -> int:
+        noising = self._glance_noising()
+        return (num_heldout + len(self._portion.fit)) * len(noising.sigmas) * noising.num_draws
 
     @contextmanager
     def _looking(

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any, Protocol
 
 import numpy as np
+from scipy.stats import t as student
 
-from unimodal_monitor.change import Reference, surely_under
+from unimodal_monitor.change import Reference, standard_errors, surely_under
 from unimodal_monitor.curve import Curve
 from unimodal_monitor.signals.gap import Pairs
 
@@ -33,25 +33,34 @@ class Look:
     pairs: Pairs | None = None
 
 
-class Outlook(Enum):
-    """What a rule would say of a check, as far as a glance tells."""
+@dataclass(frozen=True)
+class Forecast:
+    """What a full check would find, as far as a glance tells.
 
-    STANDS = "stands"
-    """What it guards is surely not lost."""
-    LOST = "lost"
-    """It is surely lost, at the levels that were looked at."""
-    NOTHING = "nothing"
-    """There is surely nothing yet that could be lost."""
-    OPEN = "open"
-    """A full check would tell."""
+    Args:
+        loses: it may find that what the rule guards is lost.
+        establishes: it may establish something to guard.
+        sentence: how things stand.
+    """
+
+    loses: bool
+    establishes: bool
+    sentence: str
 
 
 @dataclass(frozen=True)
-class Glimpse:
-    """What a rule says of a glance: its outlook, and the evidence."""
+class Terms:
+    """How a glance may say what a full check would find.
 
-    outlook: Outlook
-    sentence: str = ""
+    Args:
+        fraction: of the full check's held-out images that the glance has seen.
+        check_error: what the full check could spend, see `Rule.look`.
+        error: chance of ruling out what it would find.
+    """
+
+    fraction: float
+    check_error: float
+    error: float
 
 
 @dataclass(frozen=True)
@@ -87,13 +96,8 @@ class Rule(Protocol):
         """Take in one check; `error` is what it may spend."""
         ...
 
-    def glimpse(self, look: Look, *, error: float) -> Glimpse | None:
-        """What a glance tells of the rule; None if the rule is left to full checks.
-
-        Args:
-            look: with the levels and the images of the glance; their scores are those of its own probe.
-            error: of saying anything but OPEN.
-        """
+    def forecast(self, look: Look, terms: Terms) -> Forecast | None:
+        """What a full check would find, from the levels and images of a glance; None: that is left to full checks."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -127,8 +131,8 @@ class BestSoFar:
         reference_M = mark * np.array(self.reference.values_M)
         return surely_under(values_KM, reference_M, error=error / candidates)
 
-    def glimpse(self, look: Look, *, error: float) -> Glimpse | None:
-        """See `Rule`; full checks look after it."""
+    def forecast(self, look: Look, terms: Terms) -> Forecast | None:
+        """See `Rule`."""
         return None
 
     def _keep_best(self, look: Look, values_KM: np.ndarray, limit_K: np.ndarray, first_level: int) -> bool:
@@ -140,6 +144,26 @@ class BestSoFar:
         values_M = tuple(values_KM[best].tolist())
         self.reference = Reference(look.step, sigma, float(limit_K[best]), values_M)
         return True
+
+
+def may_exceed(values_KM: np.ndarray, terms: Terms) -> np.ndarray:
+    """(K,) whether a full check may find the mean of a row surely above 0, after the first images of it.
+
+    It will find so if its mean exceeds c standard errors of its own. Seen a fraction f of the images, its mean is
+    predicted with an error of sqrt(1 - f) of the present standard error, and its own standard error is sqrt(f) of
+    that. So it may if mean + (q sqrt(1 - f) - c sqrt(f)) * error > 0.
+
+    Args:
+        values_KM: (K, M) of the images seen.
+        terms: `check_error` of one row and `error` of one row.
+
+    Source: stochastic curtailment, Lan, Simon and Halperin 1982, with the effect as estimated.
+    """
+    num = values_KM.shape[1]
+    critical = student.isf(terms.check_error, num / terms.fraction - 1)
+    quantile = student.isf(terms.error, num - 1)
+    reach = quantile * (1 - terms.fraction) ** 0.5 - critical * terms.fraction**0.5
+    return values_KM.mean(1) + reach * standard_errors(values_KM) > 0
 
 
 def check_share(share: float) -> None:

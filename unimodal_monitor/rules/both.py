@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from unimodal_monitor.rules.base import Finding, Glimpse, Look, Rule, check_share
+from unimodal_monitor.rules.base import Finding, Forecast, Look, Rule, Terms, check_share
 
 
 @dataclass
@@ -38,8 +38,8 @@ class Both:
         said = " and ".join(sentences)
         return Finding(holds, False, False, said if holds else "not both", "" if holds else said)
 
-    def glimpse(self, look: Look, *, error: float) -> Glimpse | None:
-        """See `Rule`; full checks look after it."""
+    def forecast(self, look: Look, terms: Terms) -> Forecast | None:
+        """See `Rule`."""
         return None
 
     def state_dict(self) -> dict[str, Any]:

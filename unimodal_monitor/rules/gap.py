@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unimodal_monitor.change import lower_limits
-from unimodal_monitor.rules.base import Finding, Glimpse, Look, check_share
+from unimodal_monitor.rules.base import Finding, Forecast, Look, Terms, check_share
 
 
 @dataclass
@@ -52,8 +52,8 @@ class GapOpened:
             return Finding(True, False, False, sentence)
         return Finding(False, False, False, f"the denoising gap is {where}")
 
-    def glimpse(self, look: Look, *, error: float) -> Glimpse | None:
-        """See `Rule`; full checks look after it."""
+    def forecast(self, look: Look, terms: Terms) -> Forecast | None:
+        """See `Rule`."""
         return None
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from unimodal_monitor.change import lower_limits, surely_under, upper_limits
-from unimodal_monitor.rules.base import BestSoFar, Finding, Glimpse, Look, Outlook, check_share
+from unimodal_monitor.change import lower_limits
+from unimodal_monitor.rules.base import BestSoFar, Finding, Forecast, Look, Terms, check_share, may_exceed
 from unimodal_monitor.shape import low_end
 from unimodal_monitor.verdict import MIN_RISE
 
@@ -51,25 +51,22 @@ class RiseLost(BestSoFar):
         sentence = self._explain(look.step, float(rise_KM.mean(1).max()), is_lost)
         return Finding(is_lost, self.reference is not None, reaches, sentence)
 
-    def glimpse(self, look: Look, *, error: float) -> Glimpse:
+    def forecast(self, look: Look, terms: Terms) -> Forecast:
         """See `Rule`."""
         pooled = low_end(look.curve)
         low_M, above_KM = look.score_KM[:pooled].mean(0), look.score_KM[pooled:]
+        each = replace(terms, check_error=terms.check_error / 2 / len(above_KM), error=terms.error / len(above_KM))
+        establishes = bool(may_exceed(above_KM - (1 + self.min_rise) * low_M, each).any())
         if self.reference is None:
-            excess_KM = above_KM - (1 + self.min_rise) * low_M
-            is_none = upper_limits(excess_KM, error=error / len(excess_KM)).max() < 0
-            return Glimpse(Outlook.NOTHING if is_none else Outlook.OPEN, "there is surely no rise yet")
+            return Forecast(False, establishes, "no rise is in sight")
         was_M = np.array(self.reference.glance_M[: look.score_KM.shape[1]])
         if not len(was_M) or was_M.mean() <= 0:
-            return Glimpse(Outlook.OPEN)
+            return Forecast(True, True, "earlier checks made no room for a glance")
         rise_KM = above_KM - low_M
-        share = f"{rise_KM.mean(1).max() / was_M.mean():.0%} of that of step {self.reference.step}"
-        beyond_KM = rise_KM - self.lost_fraction * was_M
-        if lower_limits(beyond_KM, error=error / 2 / len(beyond_KM)).max() > 0:
-            return Glimpse(Outlook.STANDS, f"the rise stands, at {share}")
-        if surely_under(rise_KM, self.lost_fraction * was_M, error=error / 2):
-            return Glimpse(Outlook.LOST, f"the rise is still lost, at {share}")
-        return Glimpse(Outlook.OPEN)
+        each = replace(each, check_error=each.check_error / max(1, look.number - 1))
+        loses = bool(may_exceed(self.lost_fraction * was_M - rise_KM, each).all())
+        share = rise_KM.mean(1).max() / was_M.mean()
+        return Forecast(loses, establishes, f"the rise stands at {share:.0%} of that of step {self.reference.step}")
 
     def _keep_glance(self, look: Look, pooled: int, level: int) -> None:
         if look.glance_KM is not None and self.reference is not None:
