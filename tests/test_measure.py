@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unimodal_monitor.curve import Outcomes
 from unimodal_monitor.data import ProbeSet
 from unimodal_monitor.denoisers import EDMDenoiser, Network
 from unimodal_monitor.features import capture
 from unimodal_monitor.forwards import Forwards, Noising
-from unimodal_monitor.measure import Measurement, Portion, measure
+from unimodal_monitor.measure import Measurement, Portion, fit_probes, measure, score_images
 from unimodal_monitor.noise import paper_sigmas
 from unimodal_monitor.probes.base import Probe
 from unimodal_monitor.probes.logistic import LogisticProbe
@@ -62,3 +63,34 @@ def test_outcomes_do_not_depend_on_the_batch_size(probe):
     whole = scores(labels, probe=probe)
     for batch_size in (9, 64):
         torch.testing.assert_close(scores(labels, batch_size=batch_size, probe=probe), whole, rtol=0, atol=1e-3)
+
+
+def labelled_blobs(num: int, *, seed: int) -> tuple[Tensor, Tensor]:
+    labels = torch.arange(num) % 3
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(num, 6, generator=generator) + labels.view(-1, 1), labels
+
+
+@pytest.mark.parametrize("probe", [RidgeProbe(), LogisticProbe()])
+def test_a_portion_is_measured_as_if_it_were_all(probe):
+    """The same pass gives the outcomes of a fit on the portion alone and leaves the others as they are."""
+    whole = ProbeSet.from_datasets(labelled_blobs(40, seed=0), labelled_blobs(90, seed=1), num_fit=40)
+    portion = Portion(fit=torch.tensor([30, 2, 3, 17, 5, 8, 9, 11, 1]), heldout=torch.tensor([40, 7, 12, 0]))
+    both, alone = measured(whole, probe=probe, portion=portion), measured(whole, probe=probe)
+    of_portion = both.glance["layer"]
+    assert of_portion.score_KRM.shape == (9, 2, 4)
+    torch.testing.assert_close(both.outcomes["layer"].score_KRM, alone.outcomes["layer"].score_KRM, rtol=0, atol=1e-4)
+    assert alone.glance == {}
+    separate = fitted_alone(whole, probe, portion)
+    torch.testing.assert_close(of_portion.score_KRM, separate.score_KRM, rtol=0, atol=1e-4)
+    assert torch.equal(of_portion.correct_KRM, separate.correct_KRM)
+
+
+def fitted_alone(whole: ProbeSet, probe: Probe, portion: Portion) -> Outcomes:
+    """By the steps of a glance: its own fit, its own images."""
+    network = Doubled()
+    with capture({"layer": network.layer}) as captured:
+        noising = Noising(paper_sigmas(1.0), num_draws=2)
+        run = Forwards(EDMDenoiser(Network(network)), captured, noising, device=torch.device("cpu"), batch_size=512)
+        fitted = fit_probes(run, whole, probe, parts=[portion.fit], ranks=Ranks())
+        return score_images(run, whole.heldout, probe, fitted, rows=portion.heldout, ranks=Ranks())[0]["layer"]

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from unimodal_monitor.denoisers import EDMDenoiser, Network, weights_used
+from unimodal_monitor.denoisers.network import holding_weights
 
 IMAGES = torch.arange(2 * 3 * 2 * 2, dtype=torch.float32).reshape(2, 3, 2, 2)
 TIME = torch.tensor([10.0, 20.0])
@@ -176,3 +177,57 @@ def test_condition_is_expanded_and_survives_a_network_that_changes_it():
     for _ in range(2):
         torch.testing.assert_close(network(IMAGES, TIME), IMAGES + 7)
     assert condition["extra"]["table"].shape == (1, 4)
+
+
+def test_averaged_weights_are_read_once_for_all_calls_in_a_block():
+    """Reading them may copy the whole network; behind the block they are read anew."""
+    reads = []
+
+    def averaged():
+        reads.append(1)
+        return {"weight": torch.tensor(float(len(reads)))}
+
+    network = Network(Shift(), weights=averaged)
+    with holding_weights(EDMDenoiser(network)):
+        for _ in range(3):
+            torch.testing.assert_close(network(IMAGES, TIME), EXPECTED)
+    assert len(reads) == 1
+    torch.testing.assert_close(network(IMAGES, TIME), IMAGES + 2 * TIME.reshape(-1, 1, 1, 1))
+
+
+def test_weights_are_let_go_when_the_block_fails():
+    """The next check must not see those of this one."""
+    values = [torch.tensor(3.0), torch.tensor(1.0)]
+    network = Network(Shift(), weights=lambda: {"weight": values.pop(0)})
+    with pytest.raises(InterruptedError), holding_weights(EDMDenoiser(network)):
+        raise InterruptedError
+    torch.testing.assert_close(network(IMAGES, TIME), EXPECTED)
+
+
+def test_nothing_is_held_of_a_foreign_denoiser():
+    """A user's own denoiser has no weights that the package knows."""
+    with holding_weights(lambda noised, sigma: noised):
+        pass
+
+
+class Convolution(nn.Module):
+    """Keeps the memory format of its last input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        self.was_last = x.is_contiguous(memory_format=torch.channels_last)
+        return self.convolution(x)
+
+
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_images_are_laid_out_as_the_convolutions_are(memory_format):
+    """A network in channels_last gets its images so and has nothing to rearrange; the prediction is the same."""
+    torch.manual_seed(0)
+    module = Convolution()
+    expected = Network(module)(IMAGES, TIME)
+    module.to(memory_format=memory_format)
+    torch.testing.assert_close(Network(module)(IMAGES, TIME), expected)
+    assert module.was_last == (memory_format is torch.channels_last)

@@ -108,7 +108,7 @@ def take_glance(
     (layer,) = forwards.captured.layers
     fitted = fit_probes(forwards, probe_set, probe, parts=[portion.fit], ranks=ranks)
     outcomes: Outcomes | None = None
-    ends = [0, *(len(portion.heldout) // divisor for divisor in LOOKS)]
+    ends = [0, *(end for divisor in LOOKS if (end := len(portion.heldout) // divisor) >= ranks.size)]
     for start, end in pairwise(ends):
         rows = portion.heldout[start:end]
         (new,) = score_images(forwards, probe_set.heldout, probe, fitted, rows=rows, ranks=ranks)

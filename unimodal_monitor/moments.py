@@ -50,7 +50,7 @@ class Moments(Metric):
         y_NC = one_hot(labels_N, self.num_classes).double()
         self.count += labels_N.numel()
         self.sum_x_KD += x.sum(1)
-        self.sum_xx_KDD += x.mT @ x
+        self.sum_xx_KDD.baddbmm_(x.mT, x)
         self.sum_xy_KDC += x.mT @ y_NC
         self.sum_y_C += y_NC.sum(0)
 

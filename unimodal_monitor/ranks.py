@@ -33,7 +33,13 @@ class Ranks:
         return cls(dist.get_rank(), dist.get_world_size())
 
     def share(self, rows: Tensor) -> Tensor:
-        """This rank's part of (N,) rows: every `size`-th, so that shares differ by one row at most."""
+        """This rank's part of (N,) rows: every `size`-th, so that shares differ by one row at most.
+
+        Raises:
+            ValueError: on all ranks alike, if one would be left without a row.
+        """
+        if len(rows) < self.size:
+            raise ValueError(f"{len(rows)} images are too few for {self.size} ranks; give each of them one")
         return rows[self.rank :: self.size]
 
     def together(self, work: Callable[[], Result], *, device: torch.device) -> Result:
@@ -63,6 +69,7 @@ class Ranks:
         with ExitStack() as stack:
             for metric in metrics if self.size > 1 else ():
                 stack.enter_context(metric.sync_context())
+                stack.enter_context(_staying_merged(metric))
             yield
 
     def gather(self, values: Tensor, num: int) -> Tensor:
@@ -82,3 +89,13 @@ class Ranks:
         parts = [torch.empty_like(padded) for _ in range(self.size)]
         dist.all_gather(parts, padded)
         return torch.stack(parts, -1).flatten(-2)[..., :num].to(values.dtype)
+
+
+@contextmanager
+def _staying_merged(metric: Metric) -> Iterator[None]:
+    """`compute` would otherwise end the synchronisation that it finds, and states read after it would be one rank's."""
+    metric._should_unsync = False
+    try:
+        yield
+    finally:
+        metric._should_unsync = True

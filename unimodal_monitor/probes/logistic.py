@@ -73,16 +73,17 @@ class LogisticProbe:
     def fit(self, collected: Sequence[Metric]) -> list[LinearClassifier]:
         """Solve the levels of all layers as one batch of problems; see `Probe.fit`."""
         kept = [features for features in collected if isinstance(features, Features)]
-        per_layer = [features.compute()[0].double() for features in kept]
+        per_layer = [features.compute()[0] for features in kept]
         labels_N, num_classes = kept[0].compute()[1], kept[0].num_classes
         widths = [layer.shape[2] for layer in per_layer]
         x = torch.cat([pad(layer, (0, max(widths) - layer.shape[2])) for layer in per_layer])
-        weight, bias, steps = self._solve(x, one_hot(labels_N, num_classes).to(x))
-        prior_C = one_hot(labels_N, num_classes).double().mean(0)
+        y_NC = one_hot(labels_N, num_classes).double()
+        solved = [self._solve(part.double(), y_NC.T) for part in x.split(1 if x.device.type == "cpu" else len(x))]
+        weight, bias, steps = (torch.cat(parts) for parts in zip(*solved, strict=True))
         num_levels = len(per_layer[0])
         return [
-            LinearClassifier(w[:, :width], b, prior_C, {"steps": torch.full((num_levels,), float(steps))})
-            for w, b, width in zip(weight.split(num_levels), bias.split(num_levels), widths, strict=True)
+            LinearClassifier(w[:, :width], b, y_NC.mean(0), {"steps": s})
+            for w, b, s, width in zip(*(t.split(num_levels) for t in (weight, bias, steps)), widths, strict=True)
         ]
 
     def score(self, scores_KNC: Tensor, labels_N: Tensor, prior_C: Tensor) -> Tensor:
@@ -92,8 +93,12 @@ class LogisticProbe:
         log_prior_N = prior_C.to(scores_KNC).clamp(min=RAREST).log()[labels_N]
         return (log_p_KN - log_prior_N) / math.log(2)
 
-    def _solve(self, x: Tensor, y_NC: Tensor) -> tuple[Tensor, Tensor, int]:
-        """Weights (P, D, C) and biases (P, C) for raw features x (P, N, D)."""
+    def _solve(self, x: Tensor, y_CN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights (P, D, C), biases (P, C) and steps (P,) for raw features x (P, N, D).
+
+        Classes come before images and features: products of a few rows with many columns are fast on a CPU, the
+        other way round they take twice the time. There one problem at a time is solved, for it fits in the cache.
+        """
         num_problems, count, width = x.shape
         mean = x.mean(1, keepdim=True)
         x = x - mean
@@ -104,15 +109,15 @@ class LogisticProbe:
         z = torch.cat(
             [x @ (vectors * whiten.unsqueeze(1)), x.new_full((num_problems, count, 1), (2 / count) ** 0.5)], 2
         )
-        penalty = torch.cat([whiten.square() / self.C, whiten.new_zeros(num_problems, 1)], 1).unsqueeze(2)
+        penalty = torch.cat([whiten.square() / self.C, whiten.new_zeros(num_problems, 1)], 1).unsqueeze(1)
 
         def objective(u: Tensor) -> tuple[Tensor, Tensor]:
-            log_p = log_softmax(z @ u, dim=2)
-            value = -(log_p * y_NC).sum((1, 2)) + 0.5 * (penalty * u.square()).sum((1, 2))
-            return value, z.mT @ (log_p.exp() - y_NC) + penalty * u
+            log_p = log_softmax(u @ z.mT, dim=1)
+            value = -(log_p * y_CN).sum((1, 2)) + 0.5 * (penalty * u.square()).sum((1, 2))
+            return value, (log_p.exp() - y_CN) @ z + penalty * u
 
-        start = x.new_zeros(num_problems, width + 1, y_NC.shape[1])
+        start = x.new_zeros(num_problems, len(y_CN), width + 1)
         u, steps = minimise(objective, start, tolerance=self.tolerance * count**0.5, max_steps=self.max_steps)
-        weight = scale.unsqueeze(2) * (vectors @ (whiten.unsqueeze(2) * u[:, :-1]))
-        bias = u[:, -1] * (2 / count) ** 0.5 - (mean @ weight).squeeze(1)
-        return weight, bias, steps
+        weight = scale.unsqueeze(2) * (vectors @ (whiten.unsqueeze(2) * u[..., :-1].mT))
+        bias = u[..., -1] * (2 / count) ** 0.5 - (mean @ weight).squeeze(1)
+        return weight, bias, x.new_full((num_problems,), steps)
