@@ -104,7 +104,7 @@ class Alarm:
         if self.state is AlarmState.FADING or not forecasts:
             return None
         if self.state is AlarmState.ARMED:
-            changes = any(forecast.loses for forecast in forecasts)
+            changes = any(forecast.loses or forecast.grows for forecast in forecasts)
         else:
             changes = any(forecast.establishes for forecast in forecasts)
         return None if changes else "; ".join(forecast.sentence for forecast in forecasts)

@@ -72,12 +72,14 @@ def measure(
         ValueError: if labels are missing, or as `Capture.run`.
     """
     fitted = fit_probes(forwards, probe_set, probe, parts=_parts(portion.fit, len(probe_set.fit)), ranks=ranks)
-    first, rest = _parts(portion.heldout, len(probe_set.heldout))
-    heldout = probe_set.heldout
-    glance, of_first = score_images(forwards, heldout, probe, fitted, rows=first, ranks=ranks, listen=listen)
-    (of_rest,) = score_images(forwards, heldout, probe, fitted[1:], rows=rest, ranks=ranks)
-    in_order = torch.cat([first, rest]).argsort()
-    return Measurement({layer: of_first[layer].joined(of_rest[layer]).take(in_order) for layer in of_first}, glance)
+    heldout, rows = probe_set.heldout, _parts(portion.heldout, len(probe_set.heldout))
+    scored = score_images(forwards, heldout, probe, fitted, rows=rows[0], ranks=ranks, listen=listen)
+    outcomes = scored[-1]
+    for rest in rows[1:]:
+        (of_rest,) = score_images(forwards, heldout, probe, fitted[-1:], rows=rest, ranks=ranks)
+        outcomes = {layer: outcomes[layer].joined(of_rest[layer]) for layer in outcomes}
+    in_order = torch.cat(rows).argsort()
+    return Measurement({layer: outcomes[layer].take(in_order) for layer in outcomes}, scored[0])
 
 
 def hear_all(forwards: Forwards, images: ImageSet, rows: Tensor, *, listen: Listener, ranks: Ranks) -> None:
@@ -91,9 +93,10 @@ def hear_all(forwards: Forwards, images: ImageSet, rows: Tensor, *, listen: List
 
 
 def _parts(portion: Tensor, num: int) -> list[Tensor]:
-    """The portion, and the rows that are not in it."""
+    """The portion, and the rows that are not in it, if there are any."""
     rows = torch.arange(num)
-    return [portion, rows[~torch.isin(rows, portion)]]
+    rest = rows[~torch.isin(rows, portion)]
+    return [portion, rest] if len(rest) else [portion]
 
 
 def fit_probes(

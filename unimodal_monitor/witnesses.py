@@ -127,8 +127,6 @@ class Witnesses:
         self._signals: dict[str, Metric] = {
             "gap": self._gap, "spikiness": self._spikiness, "contamination": self._contamination,
         }  # fmt: skip
-        for signal in self._signals.values():
-            signal.sync_on_compute = False
 
     def _run(self, forwards: Forwards, ranks: Ranks) -> None:
         rows = ranks.share(torch.arange(len(self.heldout)))

@@ -40,11 +40,13 @@ class Forecast:
     Args:
         loses: it may find that what the rule guards is lost.
         establishes: it may establish something to guard.
+        grows: what is guarded is surely much more than it was, so that its reference is out of date.
         sentence: how things stand.
     """
 
     loses: bool
     establishes: bool
+    grows: bool
     sentence: str
 
 

@@ -9,6 +9,9 @@ from unimodal_monitor.rules.base import BestSoFar, Finding, Forecast, Look, Term
 from unimodal_monitor.shape import low_end
 from unimodal_monitor.verdict import MIN_RISE
 
+GROWTH = 1.25
+"""A reference is out of date where the rise has grown by this factor: its half is then no half any more."""
+
 
 @dataclass
 class RiseLost(BestSoFar):
@@ -58,15 +61,18 @@ class RiseLost(BestSoFar):
         each = replace(terms, check_error=terms.check_error / 2 / len(above_KM), error=terms.error / len(above_KM))
         establishes = bool(may_exceed(above_KM - (1 + self.min_rise) * low_M, each).any())
         if self.reference is None:
-            return Forecast(False, establishes, "no rise is in sight")
+            return Forecast(False, establishes, False, "no rise is in sight")
         was_M = np.array(self.reference.glance_M[: look.score_KM.shape[1]])
         if not len(was_M) or was_M.mean() <= 0:
-            return Forecast(True, True, "earlier checks made no room for a glance")
+            return Forecast(True, True, True, "earlier checks made no room for a glance")
         rise_KM = above_KM - low_M
         each = replace(each, check_error=each.check_error / max(1, look.number - 1))
         loses = bool(may_exceed(self.lost_fraction * was_M - rise_KM, each).all())
+        grows = bool(lower_limits(rise_KM - GROWTH * was_M, error=each.error).max() > 0)
         share = rise_KM.mean(1).max() / was_M.mean()
-        return Forecast(loses, establishes, f"the rise stands at {share:.0%} of that of step {self.reference.step}")
+        return Forecast(
+            loses, establishes, grows, f"the rise stands at {share:.0%} of that of step {self.reference.step}"
+        )
 
     def _keep_glance(self, look: Look, pooled: int, level: int) -> None:
         if look.glance_KM is not None and self.reference is not None:
