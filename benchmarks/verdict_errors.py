@@ -21,7 +21,9 @@ from scipy.stats import t as student
 
 from unimodal_monitor.alarm import Alarm, AlarmState
 from unimodal_monitor.curve import Curve, Estimate, Outcomes
-from unimodal_monitor.rules import Look, PeakFell, RiseLost
+from unimodal_monitor.rules.base import Look
+from unimodal_monitor.rules.peak import PeakFell
+from unimodal_monitor.rules.rise import RiseLost
 from unimodal_monitor.shape import NUM_DRAWS
 from unimodal_monitor.spending import share_of_check
 from unimodal_monitor.verdict import judge

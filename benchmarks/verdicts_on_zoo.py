@@ -23,7 +23,8 @@ from unimodal_monitor.curve import Curve, Outcomes
 from unimodal_monitor.probes.base import Probe
 from unimodal_monitor.probes.logistic import LogisticProbe
 from unimodal_monitor.probes.ridge import RidgeProbe
-from unimodal_monitor.rules import Look, PeakFell
+from unimodal_monitor.rules.base import Look
+from unimodal_monitor.rules.peak import PeakFell
 from unimodal_monitor.shape import low_end, rises
 from unimodal_monitor.verdict import judge
 

@@ -8,7 +8,9 @@ from simulated import FALLING, HUMPED, made_verdict
 from test_rules import FLAT, LOWER, look_at
 
 from unimodal_monitor.alarm import Alarm, AlarmState
-from unimodal_monitor.rules import Finding, PeakFell, RiseLost
+from unimodal_monitor.rules.base import Finding
+from unimodal_monitor.rules.peak import PeakFell
+from unimodal_monitor.rules.rise import RiseLost
 from unimodal_monitor.verdict import Shape
 
 W, N, A, F, R = (
@@ -156,4 +158,4 @@ def test_an_argument_out_of_range_is_refused(arguments, message):
 def test_a_state_of_other_rules_is_refused():
     """Its references would be taken for another rule's."""
     with pytest.raises(ValueError, match="2 rules, this one 1"):
-        Alarm(watched=()).load_state_dict(Alarm().state_dict())
+        Alarm(rules=(RiseLost(),)).load_state_dict(Alarm().state_dict())

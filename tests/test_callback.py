@@ -31,7 +31,9 @@ def scripted(monkeypatch):
         def measured(forwards, probe_set, probe, **_):
             mean = [0.3, 0.3, 0.3, 0.3, 0.3 + next(left), 0.2, 0.1, 0.1, 0.0]
             outcomes = simulated_outcomes(mean, num_images=len(probe_set.heldout))
-            return Measurement(dict.fromkeys(forwards.captured.layers, outcomes), {})
+            return Measurement(
+                dict.fromkeys(forwards.captured.layers, outcomes), dict.fromkeys(forwards.captured.layers, outcomes)
+            )
 
         monkeypatch.setattr(monitor_module, "measure", measured)
 

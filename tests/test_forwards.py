@@ -33,7 +33,7 @@ def collected(rows=EVERY, **options):
     with forwards(**options) as run:
         batches = list(run.batches(IMAGES, rows))
     by_draw = [[batch for batch in batches if batch.draw == draw] for draw in range(run.noising.num_draws)]
-    told = torch.cat([batch.rows for batch in by_draw[0]])
+    told = torch.cat([batch.numbers for batch in by_draw[0]])
     return torch.stack([torch.cat([batch.features["second"] for batch in part], 1) for part in by_draw]), told
 
 
@@ -82,9 +82,9 @@ def test_denoised_images_are_the_denoisers():
     """Where the forward goes to the end; otherwise there are none."""
     with forwards(batch_size=50) as run:
         batches = list(run.batches(IMAGES, EVERY, to_the_end=True))
-        assert all(batch.denoised is None for batch in run.batches(IMAGES, EVERY))
+        assert all(batch.denoised.numel() == 0 for batch in run.batches(IMAGES, EVERY))
     for batch in batches:
-        noise = unit_noise(batch.rows.tolist(), [WIDTH], draw=batch.draw, seed=0)
+        noise = unit_noise(batch.numbers.tolist(), [WIDTH], draw=batch.draw, seed=0)
         for level, sigma in enumerate(SIGMAS.float()):
             direct = run.denoiser(batch.clean + sigma * noise, sigma.expand(len(noise)))
             torch.testing.assert_close(batch.denoised[level], direct, rtol=0, atol=1e-5)

@@ -13,7 +13,8 @@ from unimodal_monitor.cli import main
 from unimodal_monitor.curve import Curve, Estimate
 from unimodal_monitor.power import Plan, images_needed, power_table, scored_images, smallest_rise, spread_of
 from unimodal_monitor.reporters.jsonl import JsonlReporter
-from unimodal_monitor.rules import Look, RiseLost
+from unimodal_monitor.rules.base import Look
+from unimodal_monitor.rules.rise import RiseLost
 from unimodal_monitor.verdict import Shape, judge
 
 PLAN = Plan(50)

@@ -119,6 +119,10 @@ def test_a_check_with_nan_is_not_written_and_the_file_stays(tmp_path):
     assert read_checks(tmp_path) == HISTORY[:2]
 
 
+FIGURES = {"curve": 2, "history": 4, "evidence": 1}
+"""Figures by name, with the number of their axes."""
+
+
 def test_a_logger_of_figures_gets_figures():
     """Any `experiment` with `add_figure`, without the figure being closed, which pyplot does not know."""
     logged = {}
@@ -134,7 +138,7 @@ def test_a_logger_of_figures_gets_figures():
             pass
 
     LoggerReporter(Logger()).report(HISTORY)
-    assert logged == {"unimodal/curve": (2, 207, False), "unimodal/history": (4, 207, False)}
+    assert logged == {f"unimodal/{name}": (axes, 207, False) for name, axes in FIGURES.items()}
 
 
 def test_a_csv_logger_gets_the_scalars_at_the_step_of_the_check(tmp_path):

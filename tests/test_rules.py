@@ -7,7 +7,9 @@ import pytest
 from simulated import FALLING, HUMPED, RISING, SIGMAS, STD, USELESS, simulated_outcomes
 
 from unimodal_monitor.curve import Curve
-from unimodal_monitor.rules import Look, PeakFell, RiseLost
+from unimodal_monitor.rules.base import Look
+from unimodal_monitor.rules.peak import PeakFell
+from unimodal_monitor.rules.rise import RiseLost
 
 ERROR = 1e-4
 FLAT = (0.30, 0.30, 0.30, 0.30, 0.30, 0.29, 0.25, 0.20, 0.10)

@@ -3,17 +3,28 @@
 from typing import TYPE_CHECKING, Any
 
 from unimodal_monitor.alarm import Alarm, AlarmState
+from unimodal_monitor.audit import Audit
 from unimodal_monitor.check import Check
+from unimodal_monitor.copies import audit_copies, audit_samples
 from unimodal_monitor.curve import Curve
 from unimodal_monitor.data import ProbeSet
 from unimodal_monitor.denoisers import EDMDenoiser, FlowDenoiser, Network, VPDenoiser
 from unimodal_monitor.denoisers.base import Denoiser
+from unimodal_monitor.denoisers.memorizer import Memorizer
+from unimodal_monitor.glance import Glance
 from unimodal_monitor.monitor import Monitor
 from unimodal_monitor.noise import karras_sigmas, log_sigmas, paper_sigmas
 from unimodal_monitor.probes.logistic import LogisticProbe
 from unimodal_monitor.probes.ridge import RidgeProbe
 from unimodal_monitor.reporters.jsonl import read_checks
-from unimodal_monitor.rules import PeakFell, RiseLost
+from unimodal_monitor.rules.both import Both
+from unimodal_monitor.rules.gap import GapOpened
+from unimodal_monitor.rules.peak import PeakFell
+from unimodal_monitor.rules.rise import RiseLost
+from unimodal_monitor.signals.class_snr import ClassSNR
+from unimodal_monitor.signals.contamination import Contamination
+from unimodal_monitor.signals.gap import DenoisingGap
+from unimodal_monitor.signals.spikiness import Spikiness
 from unimodal_monitor.verdict import Shape, Verdict, judge
 
 if TYPE_CHECKING:
@@ -33,15 +44,26 @@ __all__ = [  # in the order of the way of the data
     "FlowDenoiser",
     "RidgeProbe",
     "LogisticProbe",
+    "DenoisingGap",
+    "Contamination",
+    "Spikiness",
+    "ClassSNR",
+    "Memorizer",
     "Curve",
     "Shape",
     "Verdict",
     "judge",
     "RiseLost",
     "PeakFell",
+    "GapOpened",
+    "Both",
     "Alarm",
     "AlarmState",
+    "Audit",
+    "audit_copies",
+    "audit_samples",
     "Check",
+    "Glance",
     "Monitor",
     "UnimodalMonitor",
     "read_checks",

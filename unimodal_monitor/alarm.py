@@ -5,7 +5,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from unimodal_monitor.rules import Finding, Look, Outlook, PeakFell, RiseLost, Rule
+from unimodal_monitor.rules.base import Finding, Look, Rule, Terms
+from unimodal_monitor.rules.both import Both
+from unimodal_monitor.rules.gap import GapOpened
+from unimodal_monitor.rules.peak import PeakFell
+from unimodal_monitor.rules.rise import RiseLost
 from unimodal_monitor.spending import share_of_check
 from unimodal_monitor.verdict import Shape, Verdict
 
@@ -25,15 +29,6 @@ class AlarmState(Enum):
     """A rule that raises the alarm has spoken at several checks in a row."""
 
 
-EXPECTED = {
-    AlarmState.ARMED: Outlook.STANDS,
-    AlarmState.RAISED: Outlook.LOST,
-    AlarmState.WARMING_UP: Outlook.NOTHING,
-    AlarmState.NEVER_UNIMODAL: Outlook.NOTHING,
-}
-"""What a glance has to see for the state to stay; in no other state does a glance suffice."""
-
-
 @dataclass
 class Alarm:
     """Armed by an established rise; raised when a rule speaks at `patience` checks in a row.
@@ -46,7 +41,8 @@ class Alarm:
     which no rule speaks.
 
     Args:
-        rules: each raises the alarm alone.
+        rules: each raises the alarm alone. By default the loss of an established rise does, or a fall of the peak
+            together with an open denoising gap.
         watched: rules whose findings are told with the evidence and change no state.
         significance: over the whole run and all rules, 0 to 1.
         patience: consecutive checks at which a rule must speak, against a passing dip of the network.
@@ -57,8 +53,8 @@ class Alarm:
         ValueError: if an argument is out of range or the rules' shares exceed one.
     """
 
-    rules: Sequence[Rule] = field(default_factory=lambda: (RiseLost(),))
-    watched: Sequence[Rule] = field(default_factory=lambda: (PeakFell(),))
+    rules: Sequence[Rule] = field(default_factory=lambda: (RiseLost(), Both(PeakFell(), GapOpened())))
+    watched: Sequence[Rule] = ()
     significance: float = 0.05
     patience: int = 2
     planned_checks: int = 50
@@ -92,22 +88,33 @@ class Alarm:
         self.state = self._next_state()
         return self.state
 
-    def glimpse(self, look: Look, *, error: float) -> str | None:
-        """Why a full check would surely leave the state as it is, judged by a glance; None if it might not.
+    def forecast(self, look: Look, *, fraction: float, error: float) -> str | None:
+        """How things stand if a full check would leave the state as it is, judged by a glance; None if it might not.
 
-        A glance neither raises nor arms: the error of the alarm is spent by full checks alone.
+        A glance neither raises nor arms: the alarm's error is spent by full checks alone, so that it does not grow.
+
+        Args:
+            look: with the levels and images of the glance, and the number of the full check to come.
+            fraction: of the full check's images that it has seen.
+            error: chance of saying so where the full check would do otherwise.
         """
-        expected = EXPECTED.get(self.state)
-        said = [glimpse for rule in self.rules if (glimpse := rule.glimpse(look, error=error)) is not None]
-        if not said or any(glimpse.outlook is not expected for glimpse in said):
+        spent = self.significance * share_of_check(look.number, planned=self.planned_checks)
+        said = [rule.forecast(look, Terms(fraction, rule.share * spent, error)) for rule in self.rules]
+        forecasts = [forecast for forecast in said if forecast is not None]
+        if self.state is AlarmState.FADING or not forecasts:
             return None
-        return "; ".join(glimpse.sentence for glimpse in said)
+        if self.state is AlarmState.ARMED:
+            changes = any(forecast.loses or forecast.grows for forecast in forecasts)
+        else:
+            changes = any(forecast.establishes for forecast in forecasts)
+        return None if changes else "; ".join(forecast.sentence for forecast in forecasts)
 
     def explain(self, verdict: Verdict) -> str:
         """The state's evidence in one sentence, after the check that `verdict` is of."""
         if not self._findings:
             return "no check of a trained network yet"
-        return "; ".join([self._why(verdict), *self._spoken(range(len(self.rules), len(self._findings)))])
+        notes = [found.note for found in self._findings if found.note]
+        return "; ".join([self._why(verdict), *self._spoken(range(len(self.rules), len(self._findings))), *notes])
 
     def state_dict(self) -> dict[str, Any]:
         """Primitives only."""
@@ -142,9 +149,11 @@ class Alarm:
         reaches = any(self._findings[rule].reaches for rule in raising)
         if longest >= self.patience or (self.state is AlarmState.RAISED and (longest or not reaches)):
             return AlarmState.RAISED
-        if not any(self._findings[rule].is_established for rule in raising):
-            return AlarmState.WARMING_UP if self.num_checks < self.warm_up else AlarmState.NEVER_UNIMODAL
-        return AlarmState.FADING if longest else AlarmState.ARMED
+        if longest:
+            return AlarmState.FADING
+        if any(self._findings[rule].is_established for rule in raising):
+            return AlarmState.ARMED
+        return AlarmState.WARMING_UP if self.num_checks < self.warm_up else AlarmState.NEVER_UNIMODAL
 
     def _why(self, verdict: Verdict) -> str:
         """What the rules that raise the alarm say."""

@@ -49,6 +49,9 @@ class UnimodalMonitor(Callback):
         full_every: at least one of so many looks is a full check, the others may be glances that say "nothing has
             changed" from a few levels and images; 1 for full checks alone.
         on_alarm: "warn", "stop" (ends the fit), or a function of the `Check`, when the alarm is raised.
+        audit: when samples are drawn and compared with the members: "confirm" when the alarm is raised, a number n at
+            every n-th check, None never.
+        audit_seconds: that an audit may take; fewer samples are then drawn.
         net: the network in the LightningModule, by dotted name or itself; None finds it where there is one.
         schedule: the noise schedule, as `find_denoiser` takes it; None finds it.
         ema: averaged weights, by dotted name or itself; None finds them, False looks at the raw weights.
@@ -63,6 +66,7 @@ class UnimodalMonitor(Callback):
         batch_size: inputs in one forward of a check, all levels together.
         seed: of the noise.
         noised_input: False shows the network clean images and only tells it the level.
+        witnesses: hear the other witnesses at every check: denoising gap, contamination, spikiness.
         folder: for `checks.jsonl` and the figures; None for `unimodal` beside the run's logs.
 
     Raises:
@@ -77,6 +81,8 @@ class UnimodalMonitor(Callback):
         max_overhead: float | None = None,
         full_every: int = 8,
         on_alarm: str | Callable[[Check], Any] = "warn",
+        audit: str | int | None = "confirm",
+        audit_seconds: float = 60.0,
         net: nn.Module | str | None = None,
         schedule: object | str | None = None,
         ema: object | str | bool | None = None,
@@ -91,6 +97,7 @@ class UnimodalMonitor(Callback):
         batch_size: int = 512,
         seed: int = 0,
         noised_input: bool = True,
+        witnesses: bool = True,
         folder: Path | str | None = None,
     ) -> None:
         if every_n_steps is not None and every_n_steps < 1:
@@ -100,9 +107,13 @@ class UnimodalMonitor(Callback):
         Budget(max_overhead)
         if on_alarm not in ("warn", "stop") and not callable(on_alarm):
             raise ValueError(f"on_alarm = {on_alarm!r}; it is 'warn', 'stop' or a function of the Check")
+        if audit not in ("confirm", None) and not (isinstance(audit, int) and audit > 0):
+            raise ValueError(f"audit = {audit!r}; it is 'confirm', a number of checks from 1, or None")
         self.probe_set = probe_set
         self.every_n_steps = every_n_steps
         self.on_alarm = on_alarm
+        self.audit = audit
+        self.audit_seconds = audit_seconds
         self.folder = folder
         self._search: dict[str, Any] = {
             "net": net, "schedule": schedule, "ema": ema, "condition": condition, "null_class": null_class,
@@ -111,7 +122,7 @@ class UnimodalMonitor(Callback):
         self._options: dict[str, Any] = {
             "sigmas": sigmas, "layers": layers, "probe": probe, "alarm": alarm, "num_draws": num_draws,
             "batch_size": batch_size, "seed": seed, "noised_input": noised_input,
-            "full_every": full_every, "max_overhead": max_overhead,
+            "full_every": full_every, "max_overhead": max_overhead, "witnesses": witnesses,
         }  # fmt: skip
         self.written_to: Path | None = None
         self._monitor: Monitor | None = None
@@ -197,9 +208,11 @@ class UnimodalMonitor(Callback):
             agreed = trainer.strategy.broadcast(self._monitor.state_dict())
             if not trainer.is_global_zero:
                 self._monitor.load_state_dict(agreed)
+        if isinstance(found, Check):
+            self._audit(trainer)
         self._publish(trainer)
         self._report(trainer, found)
-        if isinstance(found, Check):
+        if isinstance(found, Check) and self._is_newly_raised():
             self._act(trainer)
 
     def _publish(self, trainer: Any) -> None:
@@ -221,12 +234,24 @@ class UnimodalMonitor(Callback):
             except Exception as error:
                 _warn(trainer, f"{type(reporter).__name__} could not report step {trainer.global_step}: {error!r}")
 
+    def _is_newly_raised(self) -> bool:
+        *earlier, last = self.history[-2:]
+        return last.state is AlarmState.RAISED and all(check.state is not AlarmState.RAISED for check in earlier)
+
+    def _audit(self, trainer: Any) -> None:
+        """Count copies where it was asked for, on the first rank; a failure is told, not raised."""
+        is_due = self.audit != "confirm" and self.audit is not None and len(self.history) % int(self.audit) == 0
+        is_asked = self._is_newly_raised() if self.audit == "confirm" else is_due
+        if not is_asked or not trainer.is_global_zero or self._monitor is None:
+            return
+        try:
+            self._monitor.audit(precision=_precision(trainer), max_seconds=self.audit_seconds)
+        except Exception:
+            _warn(trainer, f"the copy audit at step {trainer.global_step} failed\n{traceback.format_exc()}")
+
     def _act(self, trainer: Any) -> None:
         """What the user asked for, once for each time the alarm is raised."""
-        check, earlier = self.history[-1], self.history[:-1]
-        was_raised = bool(earlier) and earlier[-1].state is AlarmState.RAISED
-        if check.state is not AlarmState.RAISED or was_raised:
-            return
+        check = self.history[-1]
         if callable(self.on_alarm):
             try:
                 self.on_alarm(check)
@@ -234,14 +259,16 @@ class UnimodalMonitor(Callback):
                 _warn(trainer, f"on_alarm failed at step {check.step}\n{traceback.format_exc()}")
             return
         stop = self.on_alarm == "stop"
-        _warn(trainer, f"step {check.step}: {check.evidence}" + ("; the training stops" if stop else ""))
+        copies = "" if check.audit is None else f"; {check.audit.sentence()}"
+        _warn(trainer, f"step {check.step}: {check.evidence}{copies}" + ("; the training stops" if stop else ""))
         trainer.should_stop = trainer.should_stop or stop
 
     def _make_reporters(self, trainer: Any) -> list[Reporter]:
         wanted = Path(self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "unimodal")
         self.written_to = folder = wanted if self._restored else unused_folder(wanted)
+        figures = FigureReporter(folder, training=self.probe_set.members.images)
         of_loggers = [LoggerReporter(logger) for logger in trainer.loggers]
-        return [ConsoleReporter(_write(trainer)), JsonlReporter(folder), FigureReporter(folder), *of_loggers]
+        return [ConsoleReporter(_write(trainer)), JsonlReporter(folder), figures, *of_loggers]
 
     def _progress(self, trainer: Any) -> AbstractContextManager[Callable[[int], None]]:
         if not trainer.is_global_zero or self._monitor is None:

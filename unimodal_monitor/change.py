@@ -54,7 +54,7 @@ def upper_limits(values_KM: np.ndarray, *, error: float) -> np.ndarray:
         values_KM: (K, M) by image.
         error: one-sided.
     """
-    return values_KM.mean(1) + student.isf(error, values_KM.shape[1] - 1) * _standard_errors(values_KM)
+    return values_KM.mean(1) + student.isf(error, values_KM.shape[1] - 1) * standard_errors(values_KM)
 
 
 def surely_under(values_KM: np.ndarray, reference_M: np.ndarray, *, error: float) -> bool:
@@ -74,9 +74,10 @@ def surely_under(values_KM: np.ndarray, reference_M: np.ndarray, *, error: float
 def p_value_under(values_KM: np.ndarray, reference_M: np.ndarray) -> float:
     """Smallest error at which `surely_under` says yes."""
     difference_KM = values_KM - reference_M
-    t_K = difference_KM.mean(1) / np.maximum(_standard_errors(difference_KM), 1e-300)
+    t_K = difference_KM.mean(1) / np.maximum(standard_errors(difference_KM), 1e-300)
     return float(student.cdf(t_K, difference_KM.shape[1] - 1).max())
 
 
-def _standard_errors(values_KM: np.ndarray) -> np.ndarray:
+def standard_errors(values_KM: np.ndarray) -> np.ndarray:
+    """(K,) of the means over images."""
     return values_KM.std(1, ddof=1) / values_KM.shape[1] ** 0.5

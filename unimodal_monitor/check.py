@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unimodal_monitor.alarm import AlarmState
+from unimodal_monitor.audit import Audit
 from unimodal_monitor.curve import Curve, Outcomes
 from unimodal_monitor.verdict import Verdict
 
@@ -23,6 +24,8 @@ class Check:
         seconds: that the check took.
         num_forwards: inputs that went through the network.
         overhead: seconds of checks per second of training so far in this session; None before any training.
+        testimony: what the other witnesses say, as primitives; see `Testimony.to_dict`.
+        audit: of the network's samples, where one was made.
         outcomes: image by image, by layer; not part of the record, kept in memory for the last check only.
     """
 
@@ -35,6 +38,8 @@ class Check:
     seconds: float
     num_forwards: int = 0
     overhead: float | None = None
+    testimony: Mapping[str, Any] = field(default_factory=dict)
+    audit: Audit | None = None
     outcomes: Mapping[str, Outcomes] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -53,6 +58,8 @@ class Check:
             "seconds": self.seconds,
             "num_forwards": self.num_forwards,
             "overhead": self.overhead,
+            "testimony": dict(self.testimony),
+            "audit": None if self.audit is None else self.audit.to_dict(),
             "curves": [curve.to_dict() for curve in self.curves],
         }
 
@@ -69,4 +76,6 @@ class Check:
             seconds=record["seconds"],
             num_forwards=record.get("num_forwards", 0),
             overhead=record.get("overhead"),
+            testimony=record.get("testimony", {}),
+            audit=None if record.get("audit") is None else Audit.from_dict(record["audit"]),
         )

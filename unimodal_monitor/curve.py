@@ -87,15 +87,16 @@ class Curve:
         sigmas: (K,) levels, ascending, in data units.
         data_std: standard deviation of the data, the natural unit of `sigmas`.
         num_images: M, held-out images scored.
-        accuracy: share of images predicted right, 0 to 1.
-        score: mean score of the probe: the same rise with a fraction of the standard error.
+        accuracy: share of images predicted right, 0 to 1; None without labels.
+        score: mean score of the probe: the same rise with a fraction of the standard error. Without labels, the
+            cleanliness of the features.
     """
 
     layer: str
     sigmas: tuple[float, ...]
     data_std: float
     num_images: int
-    accuracy: Estimate
+    accuracy: Estimate | None
     score: Estimate
 
     @classmethod
@@ -111,9 +112,20 @@ class Curve:
         )
 
     @classmethod
+    def without_labels(cls, layer: str, sigmas: Tensor, data_std: float, cleanliness_KM: Tensor) -> "Curve":
+        """Average the cleanliness of the features over (M,) images, see `ICR`."""
+        score = Estimate.from_images("cleanliness (1 - ICR)", cleanliness_KM.unsqueeze(1))
+        return cls(layer, tuple(sigmas.tolist()), data_std, cleanliness_KM.shape[1], accuracy=None, score=score)
+
+    @property
+    def peak_accuracy(self) -> float | None:
+        """The highest of all levels; None without labels."""
+        return None if self.accuracy is None else max(self.accuracy.mean)
+
+    @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Curve":
         """Inverse of `to_dict`."""
-        parts = {name: _estimate(record[name]) for name in ("accuracy", "score")}
+        parts = {name: record[name] and _estimate(record[name]) for name in ("accuracy", "score")}
         return cls(**{**record, **parts, "sigmas": tuple(record["sigmas"])})
 
     def to_dict(self) -> dict[str, Any]:

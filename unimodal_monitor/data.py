@@ -62,6 +62,11 @@ class ProbeSet:
         return int(torch.cat([self.fit.labels, self.heldout.labels]).max()) + 1
 
     @property
+    def is_unlabelled(self) -> bool:
+        """Whether there are no labels to probe with."""
+        return self.fit.labels is None and self.heldout.labels is None
+
+    @property
     def std(self) -> float:
         """Standard deviation of all pixels of the members, in model units."""
         return float(self.members.images.std())

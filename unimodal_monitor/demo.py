@@ -21,6 +21,8 @@ from unimodal_monitor.molrg import MoLRG
 FEW, MANY = 300, 10_000
 STEPS, EVERY_N_STEPS, BATCH_SIZE = 4_000, 250, 512
 NUM_HELDOUT, NUM_FIT = 7_000, 3_000
+FULL_EVERY = 1
+"""Full checks alone: forwards are cheap here, and the figures show every check."""
 
 
 class Block(nn.Module):
@@ -106,6 +108,7 @@ def watch_training(num_members: int, folder: Path, *, seed: int) -> UnimodalMoni
     monitor = UnimodalMonitor(
         ProbeSet.from_datasets(members, heldout, num_fit=NUM_FIT),
         every_n_steps=EVERY_N_STEPS,
+        full_every=FULL_EVERY,
         on_alarm="stop",
         layers=["blocks.1"],
         batch_size=9_000,

@@ -29,6 +29,10 @@ class Noising:
     seed: int = 0
     noised_input: bool = True
 
+    def once(self) -> "Noising":
+        """The same with a single draw."""
+        return replace(self, num_draws=1)
+
     def at(self, levels: Sequence[int]) -> "Noising":
         """The same at some of the levels, by index."""
         return replace(self, sigmas=self.sigmas[list(levels)])
@@ -50,18 +54,18 @@ class Batch:
     Args:
         features: (K, B, D) by layer.
         labels_B: classes, on the network's device; -1 where the images have none.
-        rows: (B,) numbers of the images within their role.
+        numbers: (B,) of the images' noise: their rows within their role, where nothing else was asked for.
         draw: which of the noises.
         clean: (B, ...) the images, on the network's device.
-        denoised: (K, B, ...) the network's estimates of them; None where the forward ended early.
+        denoised: (K, B, ...) the network's estimates of them; (K, B, 0) where the forward ended early.
     """
 
     features: dict[str, Tensor]
     labels_B: Tensor
-    rows: Tensor
+    numbers: Tensor
     draw: int
     clean: Tensor
-    denoised: Tensor | None
+    denoised: Tensor
 
 
 class Forwards:
@@ -93,12 +97,26 @@ class Forwards:
         self.batch_size = batch_size
         self.progress = progress
 
-    def batches(self, images: ImageSet, rows: Tensor, *, to_the_end: bool = False) -> Iterator[Batch]:
+    def with_noising(self, noising: Noising) -> "Forwards":
+        """The same at other levels or draws."""
+        return Forwards(
+            self.denoiser,
+            self.captured,
+            noising,
+            device=self.device,
+            batch_size=self.batch_size,
+            progress=self.progress,
+        )
+
+    def batches(
+        self, images: ImageSet, rows: Tensor, *, numbers: Tensor | None = None, to_the_end: bool = False
+    ) -> Iterator[Batch]:
         """Features of the images of these rows, every draw and level.
 
         Args:
             images: of one role.
-            rows: (N,) which of them, in this order; an image's noise goes with its row.
+            rows: (N,) which of them, in this order.
+            numbers: (N,) which noise each gets; None for that of its row. Equal numbers share their noise.
             to_the_end: run whole forwards, for the denoised images; otherwise they end at the last hooked layer.
 
         Raises:
@@ -107,17 +125,21 @@ class Forwards:
         """
         num_levels = len(self.noising.sigmas)
         finite = FiniteCheck()
-        for part in rows.split(max(1, self.batch_size // num_levels)):
+        size = max(1, self.batch_size // num_levels)
+        for part, noise_numbers in zip(
+            rows.split(size), (rows if numbers is None else numbers).split(size), strict=True
+        ):
             clean = images.images[part].to(self.device, non_blocking=True)
             labels_B = torch.full_like(part, -1) if images.labels is None else images.labels[part]
             labels_B = labels_B.to(self.device, torch.long)
             for draw in range(self.noising.num_draws):
-                noised, sigma = self.noising.all_levels(clean, part.tolist(), draw)
+                noised, sigma = self.noising.all_levels(clean, noise_numbers.tolist(), draw)
                 flat = self.captured.run(partial(self.denoiser, noised, sigma), to_the_end=to_the_end)
                 finite.add(flat)
                 features = {layer: feature.view(num_levels, len(part), -1) for layer, feature in flat.items()}
                 output = self.captured.output
-                denoised = None if output is None else output.view(num_levels, *clean.shape)
-                yield Batch(features, labels_B, part, draw, clean, denoised)
+                denoised = clean.new_zeros(len(noised), 0) if output is None else output
+                denoised = denoised.view(num_levels, len(part), *denoised.shape[1:])
+                yield Batch(features, labels_B, noise_numbers, draw, clean, denoised)
             self.progress(len(part))
         finite.check()

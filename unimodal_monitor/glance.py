@@ -22,11 +22,14 @@ from unimodal_monitor.shape import low_end
 PORTION = 4
 """A quarter of the images is what a glance may use."""
 
+FEWEST_TO_FIT = 1000
+"""Under so many images the probe of a glance would show less of a rise than that of a check."""
+
 LOOKS = (4, 2, 1)
 """After a quarter, a half and all of them it may be decided."""
 
 ERROR = 0.05
-"""Chance that a glance says "nothing has changed" where something has; a full check comes after some glances anyway."""
+"""Chance that a glance says "nothing has changed" where a full check would find that something has."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,11 @@ class Glance:
 def glance_portion(probe_set: ProbeSet, *, seed: int) -> Portion:
     """The images that glances use, in an order of which every beginning is balanced over the classes."""
 
-    def some(images: ImageSet) -> torch.Tensor:
-        num = max(2 * probe_set.num_classes, len(images) // PORTION)
+    def some(images: ImageSet, fewest: int) -> torch.Tensor:
+        num = len(images) if images.labels is None else min(len(images), max(fewest, len(images) // PORTION))
         return torch.from_numpy(balanced_rows(images.labels, len(images), num, seed=seed))
 
-    return Portion(fit=some(probe_set.fit), heldout=some(probe_set.heldout))
+    return Portion(fit=some(probe_set.fit, FEWEST_TO_FIT), heldout=some(probe_set.heldout, 1))
 
 
 def glance_levels(curve: Curve) -> list[int]:

@@ -1,6 +1,6 @@
 """The method on one screen: probe images, noise, denoiser, features, probe, outcomes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,7 +10,7 @@ from torchmetrics import Metric
 
 from unimodal_monitor.curve import Outcomes
 from unimodal_monitor.data import ProbeSet
-from unimodal_monitor.forwards import Forwards
+from unimodal_monitor.forwards import Batch, Forwards
 from unimodal_monitor.images import ImageSet
 from unimodal_monitor.probes.base import LinearClassifier, Probe
 from unimodal_monitor.ranks import Ranks
@@ -31,13 +31,17 @@ class Portion:
     heldout: Tensor
 
 
+Listener = Callable[[Batch], None]
+"""Takes in a batch in passing; its forwards then run to the end, for the denoised images."""
+
+
 @dataclass(frozen=True, eq=False)
 class Measurement:
     """What a check has measured.
 
     Args:
         outcomes: by layer, of all held-out images.
-        glance: the same of the portion alone, with probes fitted on the portion alone; empty without a portion.
+        glance: the same of the portion alone, with probes fitted on the portion alone.
     """
 
     outcomes: dict[str, Outcomes]
@@ -45,7 +49,13 @@ class Measurement:
 
 
 def measure(
-    forwards: Forwards, probe_set: ProbeSet, probe: Probe, *, ranks: Ranks, portion: Portion | None = None
+    forwards: Forwards,
+    probe_set: ProbeSet,
+    probe: Probe,
+    *,
+    portion: Portion,
+    ranks: Ranks,
+    listen: Listener | None = None,
 ) -> Measurement:
     """Fit a linear probe for every layer and level on all fit images, and score it on all held-out ones.
 
@@ -53,21 +63,40 @@ def measure(
         forwards: of the network.
         probe_set: with labels.
         probe: to fit.
+        portion: for which the outcomes are wanted as a glance would have them; that takes no further forwards.
         ranks: that share the images.
-        portion: for which the outcomes are wanted as a glance would have them; it takes no further forwards.
+        listen: takes in the held-out images of the portion.
 
     Raises:
         FloatingPointError: if features are not finite.
         ValueError: if labels are missing, or as `Capture.run`.
     """
-    every = torch.arange(len(probe_set.fit))
-    parts = [every] if portion is None else [portion.fit, every[~torch.isin(every, portion.fit)]]
-    fitted = fit_probes(forwards, probe_set, probe, parts=parts, ranks=ranks)
-    rows = torch.arange(len(probe_set.heldout))
-    *of_portion, of_all = score_images(forwards, probe_set.heldout, probe, fitted, rows=rows, ranks=ranks)
-    if portion is None:
-        return Measurement(of_all, {})
-    return Measurement(of_all, {layer: outcomes.take(portion.heldout) for layer, outcomes in of_portion[0].items()})
+    fitted = fit_probes(forwards, probe_set, probe, parts=_parts(portion.fit, len(probe_set.fit)), ranks=ranks)
+    heldout, rows = probe_set.heldout, _parts(portion.heldout, len(probe_set.heldout))
+    scored = score_images(forwards, heldout, probe, fitted, rows=rows[0], ranks=ranks, listen=listen)
+    outcomes = scored[-1]
+    for rest in rows[1:]:
+        (of_rest,) = score_images(forwards, heldout, probe, fitted[-1:], rows=rest, ranks=ranks)
+        outcomes = {layer: outcomes[layer].joined(of_rest[layer]) for layer in outcomes}
+    in_order = torch.cat(rows).argsort()
+    return Measurement({layer: outcomes[layer].take(in_order) for layer in outcomes}, scored[0])
+
+
+def hear_all(forwards: Forwards, images: ImageSet, rows: Tensor, *, listen: Listener, ranks: Ranks) -> None:
+    """Pass the images of these rows through the whole network for the listener alone, as where there are no labels."""
+
+    def work() -> None:
+        for batch in forwards.batches(images, ranks.share(rows), to_the_end=True):
+            listen(batch)
+
+    ranks.together(work, device=forwards.device)
+
+
+def _parts(portion: Tensor, num: int) -> list[Tensor]:
+    """The portion, and the rows that are not in it, if there are any."""
+    rows = torch.arange(num)
+    rest = rows[~torch.isin(rows, portion)]
+    return [portion, rest] if len(rest) else [portion]
 
 
 def fit_probes(
@@ -94,7 +123,14 @@ def fit_probes(
 
 
 def score_images(
-    forwards: Forwards, images: ImageSet, probe: Probe, fitted: Sequence[Classifiers], *, rows: Tensor, ranks: Ranks
+    forwards: Forwards,
+    images: ImageSet,
+    probe: Probe,
+    fitted: Sequence[Classifiers],
+    *,
+    rows: Tensor,
+    ranks: Ranks,
+    listen: Listener | None = None,
 ) -> list[dict[str, Outcomes]]:
     """Outcomes of the images of these rows, in their order, by each of the fitted classifiers and by layer.
 
@@ -105,9 +141,10 @@ def score_images(
         fitted: classifiers by layer; all of them see the same features.
         rows: (M,) which images.
         ranks: that share the images.
+        listen: takes in this rank's share of the batches.
     """
     share = ranks.share(rows)
-    scored = ranks.together(lambda: _score(forwards, images, share, probe, fitted), device=forwards.device)
+    scored = ranks.together(lambda: _score(forwards, images, share, probe, fitted, listen), device=forwards.device)
     return [
         {
             layer: Outcomes(ranks.gather(c, len(rows)).cpu(), ranks.gather(s, len(rows)).cpu(), probe.score_name)
@@ -134,12 +171,19 @@ def _collect(
 
 
 def _score(
-    forwards: Forwards, images: ImageSet, rows: Tensor, probe: Probe, fitted: Sequence[Classifiers]
+    forwards: Forwards,
+    images: ImageSet,
+    rows: Tensor,
+    probe: Probe,
+    fitted: Sequence[Classifiers],
+    listen: Listener | None,
 ) -> list[dict[str, tuple[Tensor, Tensor]]]:
     """(K, R, M) correct and score of each classifier, on the network's device."""
     fitted = [{layer: c.to(forwards.device) for layer, c in classifiers.items()} for classifiers in fitted]
     kept: list[dict[str, list[tuple[Tensor, Tensor]]]] = [{layer: [] for layer in c} for c in fitted]
-    for batch in forwards.batches(images, rows):
+    for batch in forwards.batches(images, rows, to_the_end=listen is not None):
+        if listen is not None:
+            listen(batch)
         for classifiers, parts in zip(fitted, kept, strict=True):
             for layer, classifier in classifiers.items():
                 scores_KBC = classifier.scores(batch.features[layer])

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from unimodal_monitor.alarm import Alarm, AlarmState
+from unimodal_monitor.audit import Audit
 from unimodal_monitor.budget import Budget
 from unimodal_monitor.check import Check
+from unimodal_monitor.copies import audit_copies
 from unimodal_monitor.curve import Curve, Outcomes
 from unimodal_monitor.data import ProbeSet
 from unimodal_monitor.denoisers.base import Denoiser
@@ -21,13 +23,14 @@ from unimodal_monitor.features import capture, find_layers
 from unimodal_monitor.forwards import Forwards, Noising
 from unimodal_monitor.glance import ERROR, LOOKS, Glance, glance_levels, glance_portion, take_glance
 from unimodal_monitor.isolation import leaving_no_trace
-from unimodal_monitor.measure import measure
+from unimodal_monitor.measure import Measurement, hear_all, measure
 from unimodal_monitor.noise import paper_sigmas
 from unimodal_monitor.probes.base import Probe
 from unimodal_monitor.probes.ridge import RidgeProbe
 from unimodal_monitor.ranks import Ranks
-from unimodal_monitor.rules import Look
+from unimodal_monitor.rules.base import Look
 from unimodal_monitor.verdict import judge
+from unimodal_monitor.witnesses import Testimony, Witnesses
 
 Precision = Callable[[], AbstractContextManager[Any]]
 Progress = Callable[[int], None]
@@ -54,6 +57,8 @@ class Monitor:
         full_every: at least one of so many looks is a full check, the others may be glances; 1 for full checks alone.
         max_overhead: what `can_afford` allows, in seconds of checks per second of training, such as 0.01.
         sharded: share the images over the ranks of torch.distributed; every rank then makes every call.
+        witnesses: hear the other witnesses at every check (gap, contamination, spikiness), for under a quarter more
+            forwards. Without labels they are all there is.
 
     Raises:
         ValueError: if labels are missing, a layer is unknown or silent, or too few levels are left.
@@ -75,6 +80,7 @@ class Monitor:
         full_every: int = 8,
         max_overhead: float | None = None,
         sharded: bool = False,
+        witnesses: bool = True,
     ) -> None:
         if min(num_draws, batch_size, full_every) < 1:
             raise ValueError(
@@ -94,7 +100,11 @@ class Monitor:
         self._num_wanted = len(wanted)
         self.noising = Noising(_levels(denoiser, wanted), num_draws, seed, noised_input)
         _check_sizes(probe_set)
-        self._portion = glance_portion(probe_set, seed=seed) if full_every > 1 else None
+        self._portion = glance_portion(probe_set, seed=seed)
+        self._judged = list(self.layers)[-1]
+        self._witnesses: Witnesses | None = None
+        if witnesses or probe_set.is_unlabelled:
+            self._witnesses = Witnesses(probe_set, self._portion.heldout, noising=self.noising, layer=self._judged)
         self._budget = Budget(max_overhead)
         self._seconds_per_forward: float | None = None
 
@@ -117,11 +127,18 @@ class Monitor:
         self, step: int, *, precision: Precision = nullcontext, progress: Progress = lambda _: None
     ) -> Check | Glance:
         """A glance where one will do, otherwise a check; see `check` for the arguments."""
-        glance = None if self._needs_check() else self._glance(step, precision)
-        if glance is None:
+        if self._needs_check():
             return self.check(step, precision=precision, progress=progress)
-        self.glances.append(glance)
-        return glance
+        start, glance = time.perf_counter(), self._glance(step, precision)
+        if glance is not None:
+            self.glances.append(glance)
+            return glance
+        in_vain = self._forwards_of_glance(len(self._portion.heldout))
+        check = self.check(step, precision=precision, progress=progress)
+        self.history[-1] = replace(
+            check, num_forwards=check.num_forwards + in_vain, seconds=time.perf_counter() - start
+        )
+        return self.history[-1]
 
     def can_afford(self) -> bool:
         """Whether the next look keeps to `max_overhead`, a glance with the check that may follow it at once.
@@ -143,13 +160,15 @@ class Monitor:
         """
         start = time.perf_counter()
         with self._budget.spending("check"), self._looking(self.layers, precision, progress=progress) as forwards:
-            measured = measure(forwards, self.probe_set, self.probe, ranks=self.ranks, portion=self._portion)
-        outcomes = measured.outcomes
-        curves = tuple(self._curve(layer, self.noising.sigmas, outcomes[layer]) for layer in self.layers)
-        verdict, judged = judge(curves[-1]), curves[-1].layer
+            measured, testimony = self._measure(forwards)
+        curves: tuple[Curve, ...]
+        if measured is None:
+            curves = (self._curve_without_labels(testimony),)
+        else:
+            curves = tuple(self._curve(layer, self.noising.sigmas, measured.outcomes[layer]) for layer in self.layers)
+        verdict = judge(curves[-1])
         if step > 0:
-            glance_KM = measured.glance[judged].score_KM if measured.glance else None
-            self.alarm.update(Look(self.alarm.num_checks + 1, step, curves[-1], outcomes[judged].score_KM, glance_KM))
+            self.alarm.update(self._look_of(step, curves[-1], measured, testimony))
         self.history[-1:] = [replace(check, outcomes={}) for check in self.history[-1:]]
         self.history.append(
             Check(
@@ -162,20 +181,50 @@ class Monitor:
                 seconds=time.perf_counter() - start,
                 num_forwards=self.num_forwards,
                 overhead=self._budget.overhead,
-                outcomes=outcomes,
+                testimony=testimony.to_dict(),
+                outcomes={} if measured is None else measured.outcomes,
             )
         )
         return self.history[-1]
 
+    def audit(
+        self,
+        *,
+        precision: Precision = nullcontext,
+        num_samples: int = 300,
+        max_seconds: float | None = None,
+    ) -> Audit:
+        """Draw samples and count the copies of members among them; the last check keeps the result.
+
+        Args:
+            precision: gives the context of the forwards, such as autocast.
+            num_samples: to draw; 300 without a copy bound the fraction by 1.2 %.
+            max_seconds: after which no further batch of samples is begun.
+        """
+        with precision(), holding_weights(self.denoiser):
+            audit = audit_copies(
+                self.denoiser,
+                self.probe_set.members.images,
+                num_samples=num_samples,
+                seed=self.noising.seed,
+                batch_size=min(self.batch_size, 64),
+                max_seconds=max_seconds,
+            )
+        self.history[-1:] = [replace(check, audit=audit) for check in self.history[-1:]]
+        return audit
+
     @property
     def num_images(self) -> int:
         """Images that a check passes through the network, at all levels each."""
+        if self.probe_set.is_unlabelled:
+            return 0 if self._witnesses is None else len(self._witnesses.heldout)
         return len(self.probe_set.fit) + len(self.probe_set.heldout)
 
     @property
     def num_forwards(self) -> int:
         """Inputs that a check passes through the network."""
-        return self.num_images * len(self.noising.sigmas) * self.noising.num_draws
+        probed = self.num_images * len(self.noising.sigmas) * self.noising.num_draws
+        return probed + (0 if self._witnesses is None else self._witnesses.num_forwards)
 
     def describe(self) -> str:
         """What a check will measure and about what it will cost, in one sentence."""
@@ -219,23 +268,49 @@ class Monitor:
         self.glances = [Glance.from_dict(glance) for glance in record["glances"]]
         self.alarm.load_state_dict(record["alarm"])
 
+    def _measure(self, forwards: Forwards) -> tuple[Measurement | None, Testimony]:
+        """The probe where there are labels, and the witnesses where they are wanted."""
+        witnesses, measured = self._witnesses, None
+        listen = None if witnesses is None else witnesses.hear_heldout
+        if not self.probe_set.is_unlabelled:
+            measured = measure(
+                forwards, self.probe_set, self.probe, portion=self._portion, ranks=self.ranks, listen=listen
+            )
+        elif witnesses is not None:
+            heldout = self.probe_set.heldout
+            hear_all(forwards, heldout, witnesses.heldout, listen=witnesses.hear_heldout, ranks=self.ranks)
+        return measured, Testimony() if witnesses is None else witnesses.hear(forwards, ranks=self.ranks)
+
+    def _curve_without_labels(self, testimony: Testimony) -> Curve:
+        if testimony.contamination is None:
+            raise ValueError(f"without labels the curve is that of the ICR: {testimony.missing['contamination']}")
+        cleanliness_KN = testimony.contamination.cleanliness_KN
+        return Curve.without_labels(self._judged, self.noising.sigmas, self.probe_set.std, cleanliness_KN)
+
+    def _look_of(self, step: int, curve: Curve, measured: Measurement | None, testimony: Testimony) -> Look:
+        """The check as the alarm's rules see it."""
+        if measured is not None:
+            score_KM, glance_KM = measured.outcomes[self._judged].score_KM, measured.glance[self._judged].score_KM
+        elif testimony.contamination is not None:
+            score_KM, glance_KM = testimony.contamination.cleanliness_KN.numpy(), None
+        return Look(self.alarm.num_checks + 1, step, curve, score_KM, glance_KM, testimony.pairs)
+
     def _needs_check(self) -> bool:
         """Whether the next look has to be a check: nothing to compare with yet, or it is its turn."""
-        if not self.alarm.num_checks or self.alarm.state is AlarmState.FADING:
+        if not self.alarm.num_checks or self.alarm.state is AlarmState.FADING or self.probe_set.is_unlabelled:
             return True
         return sum(glance.step > self.history[-1].step for glance in self.glances) >= self.full_every - 1
 
     def _glance(self, step: int, precision: Precision) -> Glance | None:
         """Levels and images just enough to say that nothing has changed; None if they do not say so."""
-        if self._portion is None:
-            return None
-        start, layer = time.perf_counter(), self.history[-1].curve.layer
-        noising = self.noising.at(glance_levels(self.history[-1].curve))
+        start, layer = time.perf_counter(), self._judged
+        noising = self._glance_noising()
 
         def decide(outcomes: Outcomes) -> str | None:
             curve = self._curve(layer, noising.sigmas, outcomes)
             seen = Look(self.alarm.num_checks + 1, step, curve, outcomes.score_KM)
-            return self.alarm.glimpse(seen, error=ERROR / len(LOOKS))
+            fraction = curve.num_images / len(self.probe_set.heldout)
+            return self.alarm.forecast(seen, fraction=fraction, error=ERROR / len(LOOKS))
 
         with (
             self._budget.spending("glance"),
@@ -254,10 +329,17 @@ class Monitor:
             sentence=sentence,
             sigmas=tuple(noising.sigmas.tolist()),
             num_images=num_images,
-            num_forwards=(num_images + len(self._portion.fit)) * len(noising.sigmas) * noising.num_draws,
+            num_forwards=self._forwards_of_glance(num_images),
             seconds=time.perf_counter() - start,
             overhead=self._budget.overhead,
         )
+
+    def _glance_noising(self) -> Noising:
+        return self.noising.at(glance_levels(self.history[-1].curve))
+
+    def _forwards_of_glance(self, num_heldout: int) -> int:
+        noising = self._glance_noising()
+        return (num_heldout + len(self._portion.fit)) * len(noising.sigmas) * noising.num_draws
 
     @contextmanager
     def _looking(
@@ -310,6 +392,8 @@ def _levels(denoiser: Denoiser, wanted: Tensor) -> Tensor:
 
 
 def _check_sizes(probe_set: ProbeSet) -> None:
+    if probe_set.is_unlabelled:
+        return
     for name, images in (("fit", probe_set.fit), ("heldout", probe_set.heldout)):
         if len(images) < 2 * probe_set.num_classes:
             raise ValueError(

@@ -31,9 +31,10 @@ STATE_COLOURS = {
 
 def plot_curve(check: Check, *, earlier: Sequence[Check] = ()) -> "Figure":
     """Accuracy and score of a check against sigma, the judged layer in front, earlier checks faint behind it."""
-    figure = _figure(9.5, 4.2)
-    panels = figure.subplots(1, 2)
-    for axes, name in zip(panels, ("accuracy", "score"), strict=True):
+    figure = new_figure(9.5, 4.2)
+    names = ("score",) if check.curve.accuracy is None else ("accuracy", "score")
+    panels = figure.subplots(1, len(names), squeeze=False)[0]
+    for axes, name in zip(panels, names, strict=True):
         for past in earlier[-NUM_EARLIER:]:
             _draw(axes, past.curve, name, color=MUTED, alpha=0.25, linewidth=1)
         for curve, style in zip(check.curves[:-1], cycle(("--", ":", "-.")), strict=False):
@@ -50,7 +51,7 @@ def plot_curve(check: Check, *, earlier: Sequence[Check] = ()) -> "Figure":
 
 def plot_history(checks: Sequence[Check]) -> "Figure":
     """Steps x sigma: how far the score lies over its low-noise end; below it the verdicts and the peak accuracy."""
-    figure = _figure(9.5, 5.6)
+    figure = new_figure(9.5, 5.6)
     heat, strip, peak = figure.subplots(3, 1, sharex=True, height_ratios=(6, 0.9, 3))
     edges = _edges(np.array([check.step for check in checks], dtype=float))
     relative_KT = np.stack([_over_low_end(check.curve) for check in checks], axis=1)
@@ -71,7 +72,8 @@ def plot_history(checks: Sequence[Check]) -> "Figure":
     return figure
 
 
-def _figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure of this size in inches, in nobody's window."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -164,8 +166,13 @@ def _strip_key() -> list[Any]:
 
 def _draw_peak(axes: "Axes", checks: Sequence[Check]) -> None:
     steps = [check.step for check in checks]
-    axes.plot(steps, [100 * max(check.curve.accuracy.mean) for check in checks], color=INK, linewidth=1.8, marker=".")
-    axes.set(xlabel="step", ylabel="peak accuracy (%)")
+    accuracies = [check.curve.peak_accuracy for check in checks]
+    if any(accuracy is None for accuracy in accuracies):
+        peaks, label = [max(check.curve.score.mean) for check in checks], "peak cleanliness"
+    else:
+        peaks, label = [100 * (accuracy or 0.0) for accuracy in accuracies], "peak accuracy (%)"
+    axes.plot(steps, peaks, color=INK, linewidth=1.8, marker=".")
+    axes.set(xlabel="step", ylabel=label)
     axes.legend(handles=_strip_key(), frameon=False, fontsize=7, ncols=6, loc="upper center", bbox_to_anchor=(0.5, 1.2))
     axes.spines[["top", "right"]].set_visible(False)
     raised = next((check.step for check in checks if check.state is AlarmState.RAISED), None)

@@ -9,7 +9,7 @@ from scipy.stats import t as student
 
 from unimodal_monitor.alarm import Alarm
 from unimodal_monitor.curve import Curve
-from unimodal_monitor.rules import RiseLost
+from unimodal_monitor.rules.rise import RiseLost
 from unimodal_monitor.shape import critical_value, low_end
 from unimodal_monitor.spending import share_of_check
 from unimodal_monitor.verdict import MIN_RISE

@@ -67,9 +67,10 @@ class Ranks:
     def merged(self, metrics: Sequence[Metric]) -> Iterator[None]:
         """Within the block every metric holds the state of all ranks; afterwards its own again."""
         with ExitStack() as stack:
-            for metric in metrics if self.size > 1 else ():
-                stack.enter_context(metric.sync_context())
-                stack.enter_context(_staying_merged(metric))
+            for metric in metrics:
+                if self.size > 1:
+                    stack.enter_context(metric.sync_context())
+                stack.enter_context(_computing_as_it_is(metric))
             yield
 
     def gather(self, values: Tensor, num: int) -> Tensor:
@@ -92,10 +93,11 @@ class Ranks:
 
 
 @contextmanager
-def _staying_merged(metric: Metric) -> Iterator[None]:
-    """`compute` would otherwise end the synchronisation that it finds, and states read after it would be one rank's."""
-    metric._should_unsync = False
+def _computing_as_it_is(metric: Metric) -> Iterator[None]:
+    """`compute` would otherwise bring ranks together by itself, again or where nobody else calls it, and undo that."""
+    before = metric._to_sync, metric._should_unsync
+    metric._to_sync = metric._should_unsync = False
     try:
         yield
     finally:
-        metric._should_unsync = True
+        metric._to_sync, metric._should_unsync = before

@@ -85,6 +85,8 @@ def judge(
     if len(curve.sigmas) < 4:
         raise ValueError(f"a curve of {len(curve.sigmas)} levels has no shape to judge; four are needed")
     estimate = curve.score if quantity == "score" else curve.accuracy
+    if estimate is None:
+        raise ValueError("quantity = 'accuracy': a curve without labels has none; judge its score")
     found = rises(curve, estimate, confidence=confidence)
     pooled = low_end(curve)
     height = sum(estimate.mean[:pooled]) / pooled

@@ -7,6 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from unimodal_monitor.denoisers import Denoiser, EDMDenoiser, FlowDenoiser, Network, VPDenoiser
+from unimodal_monitor.denoisers.memorizer import Memorizer
+from unimodal_monitor.molrg import MoLRG
+from unimodal_monitor.posterior import PosteriorMean
 
 STD = 0.5
 """Of the data, N(0, STD^2) in every pixel, so that the posterior mean is noised STD^2 / (STD^2 + sigma^2)."""
@@ -68,10 +71,22 @@ DENOISERS = [
     pytest.param(lambda: flow(1, shift=3.0), id="flow, shifted"),
     pytest.param(lambda: flow(0, shift=3.0, time_scale=1000.0), id="flow, all at once"),
 ]
+"""Of a network that is exact for the Gaussian data."""
+
+CLOSED_FORMS = [
+    pytest.param(lambda: Memorizer(torch.eye(48).reshape(48, 3, 4, 4)), id="memorizer"),
+    pytest.param(lambda: PosteriorMean(MoLRG(num_classes=3, rank=16)), id="posterior mean"),
+]
+"""Exact for other data."""
+
+
+@pytest.fixture(params=DENOISERS + CLOSED_FORMS)
+def denoiser(request) -> Denoiser:
+    return request.param()
 
 
 @pytest.fixture(params=DENOISERS)
-def denoiser(request) -> Denoiser:
+def gaussian_denoiser(request) -> Denoiser:
     return request.param()
 
 
@@ -86,12 +101,12 @@ def test_denoiser_follows_the_protocol(denoiser):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_exact_network_gives_the_posterior_mean(denoiser, dtype):
+def test_exact_network_gives_the_posterior_mean(gaussian_denoiser, dtype):
     """Scaling, timestep and prediction type cancel: every family gives the same denoised images."""
-    sigmas = denoiser.snap(torch.tensor([0.01, 0.05, 0.3, 1.0, 2.0], dtype=dtype))
+    sigmas = gaussian_denoiser.snap(torch.tensor([0.01, 0.05, 0.3, 1.0, 2.0], dtype=dtype))
     clean = STD * torch.randn(len(sigmas), 3, 4, 4, generator=torch.Generator().manual_seed(0))
     noised = clean + sigmas.float().reshape(-1, 1, 1, 1) * torch.ones_like(clean)
-    denoised = denoiser(noised, sigmas)
+    denoised = gaussian_denoiser(noised, sigmas)
     assert denoised.dtype == torch.float32
     torch.testing.assert_close(denoised, posterior_mean(noised, sigmas.float().reshape(-1, 1, 1, 1)), atol=1e-5, rtol=0)
 

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from unimodal_monitor.alarm import AlarmState
 from unimodal_monitor.check import Check
+from unimodal_monitor.curve import Curve
 from unimodal_monitor.glance import Glance
 
 PATIENCE_S = 1.0
@@ -27,10 +28,17 @@ def line(check: Check) -> str:
     verdict, curve = check.verdict, check.curve
     return (
         f"unimodal  step {check.step:>7}  {curve.sparkline()}  "
-        f"accuracy {100 * max(curve.accuracy.mean):5.1f} %  "
+        f"{_what(curve)}  "
         f"rise {100 * verdict.rise / (abs(verdict.height) or 1):+5.1f} %  "
         f"{verdict.shape.value:<9}  {MARKS[check.state]:<6}  {check.seconds:.1f} s"
     )
+
+
+def _what(curve: Curve) -> str:
+    """The peak: of the accuracy, or without labels of the cleanliness."""
+    if curve.peak_accuracy is None:
+        return f"clean {max(curve.score.mean):8.3f}"
+    return f"accuracy {100 * curve.peak_accuracy:5.1f} %"
 
 
 class ConsoleReporter:

@@ -7,6 +7,7 @@ from typing import Any
 from unimodal_monitor.check import Check
 from unimodal_monitor.glance import Glance
 from unimodal_monitor.plot import plot_curve, plot_history
+from unimodal_monitor.plot_evidence import plot_evidence
 from unimodal_monitor.reporters.scalars import cost, scalars
 
 
@@ -29,6 +30,7 @@ class LoggerReporter:
             curve = plot_curve(check, earlier=history[:-1])
             _log_figure(self.logger, "unimodal/curve", curve, check.step)
             _log_figure(self.logger, "unimodal/history", plot_history(history), check.step)
+            _log_figure(self.logger, "unimodal/evidence", plot_evidence(history), check.step)
 
     def glance(self, glance: Glance) -> None:
         """Log that the alarm is as it was, and the cost."""

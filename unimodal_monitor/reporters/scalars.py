@@ -33,18 +33,45 @@ def headline(check: Check) -> dict[str, float]:
         "unimodal/rise_low": check.verdict.rise_low,
         "unimodal/rise_high": check.verdict.rise_high,
         "unimodal/peak_sigma": check.verdict.peak_sigma,
-        "unimodal/peak_accuracy": max(check.curve.accuracy.mean),
         "unimodal/peak_score": max(check.curve.score.mean),
         "unimodal/shape": SHAPE_CODES[check.verdict.shape],
         **cost(check),
+        **_witnesses(check),
     }
 
 
 def scalars(check: Check) -> dict[str, float]:
     """The headline, and the judged curve level by level."""
-    curve = check.curve
-    levels = {}
-    for sigma, accuracy, score in zip(curve.sigmas, curve.accuracy.mean, curve.score.mean, strict=True):
-        levels[f"unimodal/accuracy/sigma_{sigma:.3g}"] = accuracy
-        levels[f"unimodal/score/sigma_{sigma:.3g}"] = score
+    quantities = {"score": check.curve.score.mean}
+    if check.curve.accuracy is not None:
+        quantities["accuracy"] = check.curve.accuracy.mean
+    for name, key in (("gap", "gap_K"), ("contamination", "icr_K"), ("spikiness", "auc_K")):
+        if said := check.testimony.get(name):
+            quantities[key.removesuffix("_K")] = said[key]
+    levels = {
+        f"unimodal/{name}/sigma_{sigma:.3g}": value
+        for name, values in quantities.items()
+        for sigma, value in zip(check.curve.sigmas, values, strict=True)
+    }
     return {**headline(check), **levels}
+
+
+def _witnesses(check: Check) -> dict[str, float]:
+    """One number for each witness, where it was heard."""
+    values: dict[str, float] = {}
+    if check.curve.peak_accuracy is not None:
+        values["unimodal/peak_accuracy"] = check.curve.peak_accuracy
+    if (gap := check.testimony.get("gap")) and gap["normalized"] and gap["normalized"]["value_L"]:
+        values["unimodal/normalized_gap"] = max(gap["normalized"]["value_L"])
+    if said := check.testimony.get("contamination"):
+        values["unimodal/icr"] = min(said["icr_K"])
+    if said := check.testimony.get("spikiness"):
+        values["unimodal/spikiness_auc"] = max(said["auc_K"])
+    if check.audit is not None:
+        low, high = check.audit.interval
+        values |= {
+            "unimodal/copies": check.audit.fraction,
+            "unimodal/copies_low": low,
+            "unimodal/copies_high": high,
+        }
+    return values

@@ -1,0 +1,1 @@
+"""Rules: what may raise the alarm."""

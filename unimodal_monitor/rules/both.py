@@ -1,0 +1,52 @@
+"""Both: two rules that raise the alarm together, and neither alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from unimodal_monitor.rules.base import Finding, Forecast, Look, Rule, Terms, check_share
+
+
+@dataclass
+class Both:
+    """Speaks where both rules speak; what one of them says alone is told and raises nothing.
+
+    It is wrong only where both are, so each may be given the whole of its error. It arms nothing: what arms the alarm
+    is a rule of its own.
+
+    Args:
+        first: a rule.
+        second: another.
+        share: of the alarm's significance.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    first: Rule
+    second: Rule
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_share(self.share)
+
+    def look(self, look: Look, *, error: float) -> Finding:
+        """See `Rule`."""
+        findings = [rule.look(look, error=error) for rule in (self.first, self.second)]
+        sentences = [finding.sentence for finding in findings if finding.holds]
+        holds = len(sentences) == len(findings)
+        said = " and ".join(sentences)
+        return Finding(holds, False, False, said if holds else "not both", "" if holds else said)
+
+    def forecast(self, look: Look, terms: Terms) -> Forecast | None:
+        """See `Rule`."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Primitives only."""
+        return {"first": self.first.state_dict(), "second": self.second.state_dict()}
+
+    def load_state_dict(self, record: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self.first.load_state_dict(record["first"])
+        self.second.load_state_dict(record["second"])

@@ -1,0 +1,1 @@
+"""What the forwards of a check tell besides the probe."""
