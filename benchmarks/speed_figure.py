@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from speed import NUM_CLASSES, NUM_LEVELS, STRENGTHS, bare_forwards, example_monitor, side_by_ranks, side_by_side
 from threadpoolctl import threadpool_limits
 
@@ -84,9 +85,9 @@ def dress(axes: Axes, name: str, unit: str, numbers: Sequence[int]) -> None:
     axes.set(xscale="log", yscale="log", ylabel=unit)
     axes.set_xlabel(name, color=INK)
     axes.set_xticks(numbers, labels=[f"{number:,}" for number in numbers])
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("")
     axes.minorticks_off()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
 
