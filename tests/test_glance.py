@@ -156,7 +156,7 @@ class Restless(Alarm):
 
 def tiny_monitor(alarm=None, **options):
     torch.manual_seed(0)
-    options = {"layers": ["blocks.0", "blocks.1"], "alarm": alarm, **options}
+    options = {"layers": ["blocks.0", "blocks.1"], "alarm": alarm, "full_every": 8, **options}
     return Monitor(EDMDenoiser(Network(TinyDenoiser())), tiny_probe_set(), **options)
 
 

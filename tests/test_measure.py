@@ -8,8 +8,8 @@ from unimodal_monitor.curve import Outcomes
 from unimodal_monitor.data import ProbeSet
 from unimodal_monitor.denoisers import EDMDenoiser, Network
 from unimodal_monitor.features import capture
-from unimodal_monitor.forwards import Forwards, Noising
-from unimodal_monitor.measure import Measurement, Portion, fit_probes, measure, score_images
+from unimodal_monitor.forwards import Batch, Forwards, Noising
+from unimodal_monitor.measure import Listener, Measurement, Portion, fit_probes, measure, score_images
 from unimodal_monitor.noise import paper_sigmas
 from unimodal_monitor.probes.base import Probe
 from unimodal_monitor.probes.logistic import LogisticProbe
@@ -37,14 +37,19 @@ def scores(labels: Tensor, *, batch_size: int = 512, probe: Probe | None = None)
 
 
 def measured(
-    probe_set: ProbeSet, *, batch_size: int = 512, probe: Probe | None = None, portion: Portion | None = None
+    probe_set: ProbeSet,
+    *,
+    batch_size: int = 512,
+    probe: Probe | None = None,
+    portion: Portion | None = None,
+    listener: Listener | None = None,
 ) -> Measurement:
     portion = portion or Portion(torch.arange(0, 12), torch.arange(3, 20))
     network = Doubled()
     denoiser, noising = EDMDenoiser(Network(network)), Noising(paper_sigmas(1.0), num_draws=2)
     with capture({"layer": network.layer}) as captured:
         forwards = Forwards(denoiser, captured, noising, device=torch.device("cpu"), batch_size=batch_size)
-        return measure(forwards, probe_set, probe or RidgeProbe(), ranks=Ranks(), portion=portion)
+        return measure(forwards, probe_set, probe or RidgeProbe(), ranks=Ranks(), portion=portion, listener=listener)
 
 
 LABELS = torch.arange(60) % 3
@@ -93,3 +98,19 @@ def fitted_alone(whole: ProbeSet, probe: Probe, portion: Portion) -> Outcomes:
         run = Forwards(EDMDenoiser(Network(network)), captured, noising, device=torch.device("cpu"), batch_size=512)
         fitted = fit_probes(run, whole, probe, parts=[portion.fit], ranks=Ranks())
         return score_images(run, whole.heldout, probe, fitted, rows=portion.heldout, ranks=Ranks())[0]["layer"]
+
+
+@pytest.mark.parametrize("num_heard", [4, 17])
+def test_only_what_is_listened_to_runs_to_the_end(num_heard):
+    """The outcomes are those without a listener, and it hears the beginning of the portion, denoised."""
+    whole = ProbeSet.from_datasets(labelled_blobs(40, seed=0), labelled_blobs(90, seed=1), num_fit=40)
+    portion = Portion(torch.arange(0, 12), torch.arange(3, 20))
+    heard: list[Batch] = []
+    with_it = measured(whole, portion=portion, listener=Listener(num_heard, heard.append))
+    without = measured(whole, portion=portion)
+    numbers = torch.cat([batch.numbers for batch in heard if batch.draw == 0])
+    assert torch.equal(numbers, portion.heldout[:num_heard])
+    assert all(batch.denoised.shape[2:] == (6,) for batch in heard)
+    for found, expected in ((with_it.outcomes, without.outcomes), (with_it.glance, without.glance)):
+        assert torch.equal(found["layer"].correct_KRM, expected["layer"].correct_KRM)
+        torch.testing.assert_close(found["layer"].score_KRM, expected["layer"].score_KRM, rtol=0, atol=1e-5)

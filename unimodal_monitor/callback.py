@@ -47,7 +47,8 @@ class UnimodalMonitor(Callback):
         max_overhead: seconds of looks per second of training that are not exceeded, such as 0.01: a look that does not
             fit in is put off. None for no limit; 0.01 where `every_n_steps` is None as well.
         full_every: at least one of so many looks is a full check, the others may be glances that say "nothing has
-            changed" from a few levels and images; 1 for full checks alone.
+            changed" from a few levels and images; 1 for full checks alone, which see a loss sooner for the same
+            forwards.
         on_alarm: "warn", "stop" (ends the fit), or a function of the `Check`, when the alarm is raised.
         audit: when samples are drawn and compared with the members: "confirm" when the alarm is raised, a number n at
             every n-th check, None never.
@@ -79,7 +80,7 @@ class UnimodalMonitor(Callback):
         *,
         every_n_steps: int | None = None,
         max_overhead: float | None = None,
-        full_every: int = 8,
+        full_every: int = 1,
         on_alarm: str | Callable[[Check], Any] = "warn",
         audit: str | int | None = "confirm",
         audit_seconds: float = 60.0,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 
 import torch
 from torch import Tensor
@@ -31,8 +31,20 @@ class Portion:
     heldout: Tensor
 
 
-Listener = Callable[[Batch], None]
-"""Takes in a batch in passing; its forwards then run to the end, for the denoised images."""
+Hear = Callable[[Batch], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Listener:
+    """Takes in held-out images in passing; their forwards run to the end, for the denoised images.
+
+    Args:
+        num_images: that it wants, from the beginning of the portion's held-out images.
+        hear: called with each of their batches.
+    """
+
+    num_images: int
+    hear: Hear
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +67,7 @@ def measure(
     *,
     portion: Portion,
     ranks: Ranks,
-    listen: Listener | None = None,
+    listener: Listener | None = None,
 ) -> Measurement:
     """Fit a linear probe for every layer and level on all fit images, and score it on all held-out ones.
 
@@ -65,24 +77,39 @@ def measure(
         probe: to fit.
         portion: for which the outcomes are wanted as a glance would have them; that takes no further forwards.
         ranks: that share the images.
-        listen: takes in the held-out images of the portion.
+        listener: takes in some of the portion's held-out images.
 
     Raises:
         FloatingPointError: if features are not finite.
         ValueError: if labels are missing, or as `Capture.run`.
     """
     fitted = fit_probes(forwards, probe_set, probe, parts=_parts(portion.fit, len(probe_set.fit)), ranks=ranks)
-    heldout, rows = probe_set.heldout, _parts(portion.heldout, len(probe_set.heldout))
-    scored = score_images(forwards, heldout, probe, fitted, rows=rows[0], ranks=ranks, listen=listen)
-    outcomes = scored[-1]
-    for rest in rows[1:]:
-        (of_rest,) = score_images(forwards, heldout, probe, fitted[-1:], rows=rest, ranks=ranks)
-        outcomes = {layer: outcomes[layer].joined(of_rest[layer]) for layer in outcomes}
-    in_order = torch.cat(rows).argsort()
-    return Measurement({layer: outcomes[layer].take(in_order) for layer in outcomes}, scored[0])
+    heldout, rest = probe_set.heldout, _parts(portion.heldout, len(probe_set.heldout))[1:]
+    score = partial(score_images, forwards, heldout, probe, ranks=ranks)
+    num_heard = 0 if listener is None else listener.num_images
+    if listener is not None and len(portion.heldout) - num_heard < ranks.size:
+        num_heard = len(portion.heldout)  # what is left would be too few to share
+    heard, unheard = portion.heldout[:num_heard], portion.heldout[num_heard:]
+    of_portion = []
+    if listener is not None:
+        of_portion.append(score(fitted, rows=heard, listen=listener.hear))
+    if len(unheard):
+        of_portion.append(score(fitted, rows=unheard))
+    of_rest = [score(fitted[-1:], rows=rows) for rows in rest]
+    outcomes = _joined([found[-1] for found in [*of_portion, *of_rest]])
+    in_order = torch.cat([portion.heldout, *rest]).argsort()
+    return Measurement(
+        {layer: found.take(in_order) for layer, found in outcomes.items()}, _joined([found[0] for found in of_portion])
+    )
 
 
-def hear_all(forwards: Forwards, images: ImageSet, rows: Tensor, *, listen: Listener, ranks: Ranks) -> None:
+def _joined(parts: Sequence[Mapping[str, Outcomes]]) -> dict[str, Outcomes]:
+    """By layer, those of one part of the images behind those of another."""
+    first, *others = parts
+    return {layer: reduce(Outcomes.joined, [part[layer] for part in others], first[layer]) for layer in first}
+
+
+def hear_all(forwards: Forwards, images: ImageSet, rows: Tensor, *, listen: Hear, ranks: Ranks) -> None:
     """Pass the images of these rows through the whole network for the listener alone, as where there are no labels."""
 
     def work() -> None:
@@ -130,7 +157,7 @@ def score_images(
     *,
     rows: Tensor,
     ranks: Ranks,
-    listen: Listener | None = None,
+    listen: Hear | None = None,
 ) -> list[dict[str, Outcomes]]:
     """Outcomes of the images of these rows, in their order, by each of the fitted classifiers and by layer.
 
@@ -176,7 +203,7 @@ def _score(
     rows: Tensor,
     probe: Probe,
     fitted: Sequence[Classifiers],
-    listen: Listener | None,
+    listen: Hear | None,
 ) -> list[dict[str, tuple[Tensor, Tensor]]]:
     """(K, R, M) correct and score of each classifier, on the network's device."""
     fitted = [{layer: c.to(forwards.device) for layer, c in classifiers.items()} for classifiers in fitted]

@@ -23,7 +23,7 @@ from unimodal_monitor.features import capture, find_layers
 from unimodal_monitor.forwards import Forwards, Noising
 from unimodal_monitor.glance import ERROR, LOOKS, Glance, glance_levels, glance_portion, take_glance
 from unimodal_monitor.isolation import leaving_no_trace
-from unimodal_monitor.measure import Measurement, hear_all, measure
+from unimodal_monitor.measure import Listener, Measurement, hear_all, measure
 from unimodal_monitor.noise import paper_sigmas
 from unimodal_monitor.probes.base import Probe
 from unimodal_monitor.probes.ridge import RidgeProbe
@@ -54,10 +54,11 @@ class Monitor:
         seed: of the noise.
         batch_size: inputs in one forward, all levels together.
         noised_input: False shows the network clean images and only tells it the level.
-        full_every: at least one of so many looks is a full check, the others may be glances; 1 for full checks alone.
+        full_every: at least one of so many looks is a full check, the others may be glances; 1 for full checks alone,
+            which see a loss sooner for the same forwards (benchmarks).
         max_overhead: what `can_afford` allows, in seconds of checks per second of training, such as 0.01.
         sharded: share the images over the ranks of torch.distributed; every rank then makes every call.
-        witnesses: hear the other witnesses at every check (gap, contamination, spikiness), for under a quarter more
+        witnesses: hear the other witnesses at every check (gap, contamination, spikiness), for a sixth more
             forwards. Without labels they are all there is.
 
     Raises:
@@ -77,7 +78,7 @@ class Monitor:
         seed: int = 0,
         batch_size: int = 512,
         noised_input: bool = True,
-        full_every: int = 8,
+        full_every: int = 1,
         max_overhead: float | None = None,
         sharded: bool = False,
         witnesses: bool = True,
@@ -271,10 +272,10 @@ class Monitor:
     def _measure(self, forwards: Forwards) -> tuple[Measurement | None, Testimony]:
         """The probe where there are labels, and the witnesses where they are wanted."""
         witnesses, measured = self._witnesses, None
-        listen = None if witnesses is None else witnesses.hear_heldout
+        listener = None if witnesses is None else Listener(len(witnesses.heldout), witnesses.hear_heldout)
         if not self.probe_set.is_unlabelled:
             measured = measure(
-                forwards, self.probe_set, self.probe, portion=self._portion, ranks=self.ranks, listen=listen
+                forwards, self.probe_set, self.probe, portion=self._portion, ranks=self.ranks, listener=listener
             )
         elif witnesses is not None:
             heldout = self.probe_set.heldout

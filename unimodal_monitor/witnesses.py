@@ -20,8 +20,9 @@ from unimodal_monitor.signals.shift import find_shift
 from unimodal_monitor.signals.spikiness import Spikes, Spikiness
 from unimodal_monitor.signals.views import two_views
 
-MEMBER_SHARE, VIEW_SHARE = 1 / 10, 1 / 15
-"""Members and images with two views, as parts of the images that are probed: under a quarter more forwards in all."""
+MEMBER_SHARE, VIEW_SHARE = 1 / 15, 1 / 20
+"""Members and images with two views, as parts of the images that are probed: a sixth more forwards in all, and under a
+quarter more time, for those of the gap run to the end of the network."""
 MOST_UNPROBED = 4096
 """Members, and images with two views, where there is no probe to share the forwards with."""
 FEWEST = 8
