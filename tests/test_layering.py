@@ -11,10 +11,22 @@ import unimodal_monitor
 
 PACKAGE = Path(unimodal_monitor.__file__).parent
 ORDER = [
-    *("isolation", "ranks", "budget", "images", "datasets", "data", "noise", "denoisers", "features", "forwards"),
+    *(
+        "isolation",
+        "ranks",
+        "budget",
+        "images",
+        "datasets",
+        "data",
+        "noise",
+        "denoisers",
+        "features",
+        "levels",
+        "forwards",
+    ),
     *("moments", "signals", "probes", "curve", "measure", "witnesses"),
     *("sampler", "nearest", "duplicates", "audit", "copies"),
-    *("shape", "verdict", "spending", "change", "rules", "alarm", "power", "glance", "check", "monitor"),
+    *("shape", "verdict", "spending", "change", "rules", "alarm", "power", "check", "glance", "monitor"),
     *(
         "plot",
         "plot_copies",

@@ -44,7 +44,6 @@ def measured(
     portion: Portion | None = None,
     listener: Listener | None = None,
 ) -> Measurement:
-    portion = portion or Portion(torch.arange(0, 12), torch.arange(3, 20))
     network = Doubled()
     denoiser, noising = EDMDenoiser(Network(network)), Noising(paper_sigmas(1.0), num_draws=2)
     with capture({"layer": network.layer}) as captured:
@@ -100,17 +99,26 @@ def fitted_alone(whole: ProbeSet, probe: Probe, portion: Portion) -> Outcomes:
         return score_images(run, whole.heldout, probe, fitted, rows=portion.heldout, ranks=Ranks())[0]["layer"]
 
 
-@pytest.mark.parametrize("num_heard", [4, 17])
-def test_only_what_is_listened_to_runs_to_the_end(num_heard):
-    """The outcomes are those without a listener, and it hears the beginning of the portion, denoised."""
+PORTION = Portion(torch.arange(0, 12), torch.arange(3, 20))
+
+
+@pytest.mark.parametrize(
+    ("portion", "rows"),
+    [(PORTION, [3, 4, 5]), (PORTION, [*range(3, 20)]), (None, [49, 7, 0]), (None, [*range(50)])],
+    ids=["some of a portion", "a portion", "some", "all"],
+)
+def test_only_what_is_listened_to_runs_to_the_end(portion, rows):
+    """The outcomes are those without a listener, and it hears what it wants, denoised."""
     whole = ProbeSet.from_datasets(labelled_blobs(40, seed=0), labelled_blobs(90, seed=1), num_fit=40)
-    portion = Portion(torch.arange(0, 12), torch.arange(3, 20))
     heard: list[Batch] = []
-    with_it = measured(whole, portion=portion, listener=Listener(num_heard, heard.append))
+    with_it = measured(whole, portion=portion, listener=Listener(torch.tensor(rows), heard.append))
     without = measured(whole, portion=portion)
     numbers = torch.cat([batch.numbers for batch in heard if batch.draw == 0])
-    assert torch.equal(numbers, portion.heldout[:num_heard])
+    assert numbers.tolist() == rows
     assert all(batch.denoised.shape[2:] == (6,) for batch in heard)
-    for found, expected in ((with_it.outcomes, without.outcomes), (with_it.glance, without.glance)):
-        assert torch.equal(found["layer"].correct_KRM, expected["layer"].correct_KRM)
-        torch.testing.assert_close(found["layer"].score_KRM, expected["layer"].score_KRM, rtol=0, atol=1e-5)
+    assert list(with_it.glance) == list(without.glance) == ([] if portion is None else ["layer"])
+    pairs = [(with_it.outcomes["layer"], without.outcomes["layer"])]
+    pairs += [(found, without.glance[layer]) for layer, found in with_it.glance.items()]
+    for found, expected in pairs:
+        assert torch.equal(found.correct_KRM, expected.correct_KRM)
+        torch.testing.assert_close(found.score_KRM, expected.score_KRM, rtol=0, atol=1e-5)

@@ -40,6 +40,7 @@ def test_fewer_images_than_ranks_are_refused():
     """A rank without an image would wait for the others in vain."""
     with pytest.raises(ValueError, match="3 images are too few for 4 ranks"):
         Ranks(0, 4).share(torch.arange(3))
+    assert Ranks(3, 4).share(torch.arange(3), may_be_empty=True).tolist() == []
 
 
 def probe_set() -> ProbeSet:

@@ -115,7 +115,7 @@ class Forwards:
 
         Args:
             images: of one role.
-            rows: (N,) which of them, in this order.
+            rows: (N,) which of them, in this order; there may be none.
             numbers: (N,) which noise each gets; None for that of its row. Equal numbers share their noise.
             to_the_end: run whole forwards, for the denoised images; otherwise they end at the last hooked layer.
 
@@ -123,6 +123,8 @@ class Forwards:
             FloatingPointError: after the last batch, if features are not finite.
             ValueError: as `Capture.run`.
         """
+        if not len(rows):
+            return
         num_levels = len(self.noising.sigmas)
         finite = FiniteCheck()
         size = max(1, self.batch_size // num_levels)

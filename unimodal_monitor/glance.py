@@ -1,6 +1,6 @@
 """Glance: a quick look between full checks, which says "nothing has changed" or leaves it to a full check."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from unimodal_monitor.alarm import AlarmState
-from unimodal_monitor.curve import Curve, Outcomes
+from unimodal_monitor.alarm import Alarm, AlarmState
+from unimodal_monitor.check import Check
+from unimodal_monitor.curve import Curve
 from unimodal_monitor.data import ProbeSet
 from unimodal_monitor.datasets import balanced_rows
-from unimodal_monitor.forwards import Forwards
+from unimodal_monitor.forwards import Forwards, Noising
 from unimodal_monitor.images import ImageSet
 from unimodal_monitor.measure import Portion, fit_probes, score_images
 from unimodal_monitor.probes.base import Probe
 from unimodal_monitor.ranks import Ranks
+from unimodal_monitor.rules.base import Look
 from unimodal_monitor.shape import low_end
 
 PORTION = 4
@@ -53,7 +55,7 @@ class Glance:
     sigmas: tuple[float, ...]
     num_images: int
     num_forwards: int
-    seconds: float
+    seconds: float = 0.0
     overhead: float | None = None
 
     @classmethod
@@ -83,37 +85,72 @@ def glance_levels(curve: Curve) -> list[int]:
     return sorted({*range(pooled), *range(max(peak - 1, pooled), peak + 2)})
 
 
-def take_glance(
-    forwards: Forwards,
-    probe_set: ProbeSet,
-    probe: Probe,
-    *,
-    portion: Portion,
-    ranks: Ranks,
-    decide: Callable[[Outcomes], str | None],
-) -> tuple[str, Outcomes] | None:
-    """Score more and more of the portion's held-out images, until they tell that nothing has changed.
+class Glances:
+    """The glances of a run: when one may take the place of a check, and what it finds.
 
     Args:
-        forwards: at the levels that decide, with a hook on the judged layer alone.
         probe_set: with labels.
-        probe: fitted on the portion's fit images.
+        probe: that a glance fits, on its own portion of the images.
+        layer: that is judged.
+        noising: of a check.
+        full_every: at least one of so many looks is a check.
         portion: images to use.
-        ranks: that share them.
-        decide: says what is surely as it was, or None; it is asked `len(LOOKS)` times at most.
-
-    Returns:
-        what it said and the outcomes that it saw; None if it never said so.
     """
-    (layer,) = forwards.captured.layers
-    fitted = fit_probes(forwards, probe_set, probe, parts=[portion.fit], ranks=ranks)
-    outcomes: Outcomes | None = None
-    ends = [0, *(end for divisor in LOOKS if (end := len(portion.heldout) // divisor) >= ranks.size)]
-    for start, end in pairwise(ends):
-        rows = portion.heldout[start:end]
-        (new,) = score_images(forwards, probe_set.heldout, probe, fitted, rows=rows, ranks=ranks)
-        outcomes = new[layer] if outcomes is None else outcomes.joined(new[layer])
-        sentence = decide(outcomes)
-        if sentence is not None:
-            return sentence, outcomes
-    return None
+
+    def __init__(
+        self, probe_set: ProbeSet, probe: Probe, *, layer: str, noising: Noising, full_every: int, portion: Portion
+    ) -> None:
+        self.probe_set = probe_set
+        self.probe = probe
+        self.layer = layer
+        self.noising = noising
+        self.full_every = full_every
+        self.portion = portion
+        self.taken: list[Glance] = []
+
+    def may_follow(self, check: Check) -> bool:
+        """Whether the next look may be a glance, after this check and the glances since."""
+        return sum(glance.step > check.step for glance in self.taken) < self.full_every - 1
+
+    def noising_after(self, check: Check) -> Noising:
+        """Only the levels that decide."""
+        return self.noising.at(glance_levels(check.curve))
+
+    def num_forwards(self, noising: Noising, *, num_heldout: int | None = None) -> int:
+        """Inputs of a glance that takes so many of the held-out images; None for all that it may."""
+        num_heldout = len(self.portion.heldout) if num_heldout is None else num_heldout
+        return (len(self.portion.fit) + num_heldout) * len(noising.sigmas) * noising.num_draws
+
+    def take(self, forwards: Forwards, alarm: Alarm, step: int, *, ranks: Ranks) -> Glance | None:
+        """Score more and more of the held-out images, until they tell that a check would leave the alarm as it is.
+
+        Args:
+            forwards: at the levels that decide, with a hook on the judged layer alone.
+            alarm: is asked `len(LOOKS)` times at most.
+            step: of the training.
+            ranks: that share the images.
+
+        Returns:
+            the glance, its time left open; None if a check is needed.
+        """
+        fitted = fit_probes(forwards, self.probe_set, self.probe, parts=[self.portion.fit], ranks=ranks)
+        heldout, outcomes = self.probe_set.heldout, None
+        ends = [0, *(end for divisor in LOOKS if (end := len(self.portion.heldout) // divisor) >= ranks.size)]
+        for start, end in pairwise(ends):
+            rows = self.portion.heldout[start:end]
+            (scored,) = score_images(forwards, heldout, self.probe, fitted, rows=rows, ranks=ranks)
+            new = scored[self.layer]
+            outcomes = new if outcomes is None else outcomes.joined(new)
+            curve = Curve.from_outcomes(self.layer, forwards.noising.sigmas, self.probe_set.std, outcomes)
+            look = Look(alarm.num_checks + 1, step, curve, outcomes.score_KM)
+            sentence = alarm.forecast(look, fraction=end / len(heldout), error=ERROR / len(LOOKS))
+            if sentence is not None:
+                return Glance(
+                    step=step,
+                    state=alarm.state,
+                    sentence=sentence,
+                    sigmas=tuple(forwards.noising.sigmas.tolist()),
+                    num_images=end,
+                    num_forwards=self.num_forwards(forwards.noising, num_heldout=end),
+                )
+        return None

@@ -39,11 +39,11 @@ class Listener:
     """Takes in held-out images in passing; their forwards run to the end, for the denoised images.
 
     Args:
-        num_images: that it wants, from the beginning of the portion's held-out images.
+        rows: of the held-out images that it wants; where a portion is measured, its beginning.
         hear: called with each of their batches.
     """
 
-    num_images: int
+    rows: Tensor
     hear: Hear
 
 
@@ -53,11 +53,14 @@ class Measurement:
 
     Args:
         outcomes: by layer, of all held-out images.
-        glance: the same of the portion alone, with probes fitted on the portion alone.
+        glance: the same of the portion alone, with probes fitted on the portion alone; empty without one.
     """
 
     outcomes: dict[str, Outcomes]
     glance: dict[str, Outcomes]
+
+
+NO_ROWS = torch.arange(0)
 
 
 def measure(
@@ -65,8 +68,8 @@ def measure(
     probe_set: ProbeSet,
     probe: Probe,
     *,
-    portion: Portion,
     ranks: Ranks,
+    portion: Portion | None = None,
     listener: Listener | None = None,
 ) -> Measurement:
     """Fit a linear probe for every layer and level on all fit images, and score it on all held-out ones.
@@ -75,31 +78,26 @@ def measure(
         forwards: of the network.
         probe_set: with labels.
         probe: to fit.
-        portion: for which the outcomes are wanted as a glance would have them; that takes no further forwards.
         ranks: that share the images.
-        listener: takes in some of the portion's held-out images.
+        portion: for which the outcomes are wanted as a glance would have them; that takes no further forwards.
+        listener: takes in some of the held-out images.
 
     Raises:
         FloatingPointError: if features are not finite.
         ValueError: if labels are missing, or as `Capture.run`.
     """
-    fitted = fit_probes(forwards, probe_set, probe, parts=_parts(portion.fit, len(probe_set.fit)), ranks=ranks)
-    heldout, rest = probe_set.heldout, _parts(portion.heldout, len(probe_set.heldout))[1:]
-    score = partial(score_images, forwards, heldout, probe, ranks=ranks)
-    num_heard = 0 if listener is None else listener.num_images
-    if listener is not None and len(portion.heldout) - num_heard < ranks.size:
-        num_heard = len(portion.heldout)  # what is left would be too few to share
-    heard, unheard = portion.heldout[:num_heard], portion.heldout[num_heard:]
-    of_portion = []
-    if listener is not None:
-        of_portion.append(score(fitted, rows=heard, listen=listener.hear))
-    if len(unheard):
-        of_portion.append(score(fitted, rows=unheard))
-    of_rest = [score(fitted[-1:], rows=rows) for rows in rest]
-    outcomes = _joined([found[-1] for found in [*of_portion, *of_rest]])
-    in_order = torch.cat([portion.heldout, *rest]).argsort()
+    fit_first, glanced = (NO_ROWS, NO_ROWS) if portion is None else (portion.fit, portion.heldout)
+    heard, hear = (NO_ROWS, None) if listener is None else (listener.rows, listener.hear)
+    parts = [rows for rows in _parts(len(probe_set.fit), fit_first) if len(rows)]
+    fitted = fit_probes(forwards, probe_set, probe, parts=parts, ranks=ranks)
+    score = partial(score_images, forwards, probe_set.heldout, probe, ranks=ranks)
+    parts = _parts(len(probe_set.heldout), heard, glanced)
+    of_portion = [score(fitted, rows=parts[0], listen=hear), score(fitted, rows=parts[1])]
+    outcomes = _joined([*(found[-1] for found in of_portion), *score(fitted[-1:], rows=parts[2])])
+    in_order = torch.cat(parts).argsort()
     return Measurement(
-        {layer: found.take(in_order) for layer, found in outcomes.items()}, _joined([found[0] for found in of_portion])
+        {layer: found.take(in_order) for layer, found in outcomes.items()},
+        {} if portion is None else _joined([found[0] for found in of_portion]),
     )
 
 
@@ -119,11 +117,12 @@ def hear_all(forwards: Forwards, images: ImageSet, rows: Tensor, *, listen: Hear
     ranks.together(work, device=forwards.device)
 
 
-def _parts(portion: Tensor, num: int) -> list[Tensor]:
-    """The portion, and the rows that are not in it, if there are any."""
-    rows = torch.arange(num)
-    rest = rows[~torch.isin(rows, portion)]
-    return [portion, rest] if len(rest) else [portion]
+def _parts(num: int, *firsts: Tensor) -> list[Tensor]:
+    """All rows in parts: each of the first ones without what came before it, then the rest. A part may be empty."""
+    parts: list[Tensor] = []
+    for rows in (*firsts, torch.arange(num)):
+        parts.append(rows[~torch.isin(rows, torch.cat([NO_ROWS, *parts]))])
+    return parts
 
 
 def fit_probes(
@@ -142,7 +141,8 @@ def fit_probes(
     collectors: dict[str, Metric] = {}
     fitted: list[Classifiers] = []
     for part in parts:
-        work = partial(_collect, forwards, probe_set.fit, ranks.share(part), probe, num_classes, collectors)
+        share = ranks.share(part, may_be_empty=bool(fitted))
+        work = partial(_collect, forwards, probe_set.fit, share, probe, num_classes, collectors)
         ranks.together(work, device=forwards.device)
         with ranks.merged(list(collectors.values())):
             fitted.append(dict(zip(collectors, probe.fit(list(collectors.values())), strict=True)))
@@ -170,7 +170,7 @@ def score_images(
         ranks: that share the images.
         listen: takes in this rank's share of the batches.
     """
-    share = ranks.share(rows)
+    share = ranks.share(rows, may_be_empty=True)
     scored = ranks.together(lambda: _score(forwards, images, share, probe, fitted, listen), device=forwards.device)
     return [
         {
@@ -207,7 +207,9 @@ def _score(
 ) -> list[dict[str, tuple[Tensor, Tensor]]]:
     """(K, R, M) correct and score of each classifier, on the network's device."""
     fitted = [{layer: c.to(forwards.device) for layer, c in classifiers.items()} for classifiers in fitted]
-    kept: list[dict[str, list[tuple[Tensor, Tensor]]]] = [{layer: [] for layer in c} for c in fitted]
+    nothing = torch.empty(len(forwards.noising.sigmas), 0, device=forwards.device)
+    num_draws = forwards.noising.num_draws
+    kept = [{layer: num_draws * [(nothing.bool(), nothing)] for layer in c} for c in fitted]
     for batch in forwards.batches(images, rows, to_the_end=listen is not None):
         if listen is not None:
             listen(batch)
@@ -216,7 +218,6 @@ def _score(
                 scores_KBC = classifier.scores(batch.features[layer])
                 score_KB = probe.score(scores_KBC, batch.labels_B, classifier.prior_C)
                 parts[layer].append((scores_KBC.argmax(2) == batch.labels_B, score_KB.float()))
-    num_draws = forwards.noising.num_draws
     return [{layer: _by_draw(pairs, num_draws) for layer, pairs in parts.items()} for parts in kept]
 
 

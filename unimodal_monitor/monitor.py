@@ -15,16 +15,16 @@ from unimodal_monitor.audit import Audit
 from unimodal_monitor.budget import Budget
 from unimodal_monitor.check import Check
 from unimodal_monitor.copies import audit_copies
-from unimodal_monitor.curve import Curve, Outcomes
+from unimodal_monitor.curve import Curve
 from unimodal_monitor.data import ProbeSet
 from unimodal_monitor.denoisers.base import Denoiser
 from unimodal_monitor.denoisers.network import holding_weights, weights_used
 from unimodal_monitor.features import capture, find_layers
 from unimodal_monitor.forwards import Forwards, Noising
-from unimodal_monitor.glance import ERROR, LOOKS, Glance, glance_levels, glance_portion, take_glance
+from unimodal_monitor.glance import Glance, Glances, glance_portion
 from unimodal_monitor.isolation import leaving_no_trace
+from unimodal_monitor.levels import reachable_levels, wanted_levels
 from unimodal_monitor.measure import Listener, Measurement, hear_all, measure
-from unimodal_monitor.noise import paper_sigmas
 from unimodal_monitor.probes.base import Probe
 from unimodal_monitor.probes.ridge import RidgeProbe
 from unimodal_monitor.ranks import Ranks
@@ -34,9 +34,6 @@ from unimodal_monitor.witnesses import Testimony, Witnesses
 
 Precision = Callable[[], AbstractContextManager[Any]]
 Progress = Callable[[int], None]
-
-MIN_LEVELS = 4
-"""A low-noise end, an interior of two, and a level beyond it."""
 
 
 class Monitor:
@@ -93,19 +90,26 @@ class Monitor:
         self.probe = RidgeProbe() if probe is None else probe
         self.alarm = Alarm() if alarm is None else deepcopy(alarm)
         self.batch_size = batch_size
-        self.full_every = full_every
         self.ranks = Ranks.of_this_process() if sharded else Ranks()
         self.history: list[Check] = []
-        self.glances: list[Glance] = []
-        wanted = _wanted_levels(probe_set, sigmas)
+        wanted = wanted_levels(probe_set.std, sigmas)
         self._num_wanted = len(wanted)
-        self.noising = Noising(_levels(denoiser, wanted), num_draws, seed, noised_input)
+        self.noising = Noising(reachable_levels(denoiser, wanted), num_draws, seed, noised_input)
         _check_sizes(probe_set)
-        self._portion = glance_portion(probe_set, seed=seed)
         self._judged = list(self.layers)[-1]
+        self._glances = Glances(
+            probe_set,
+            self.probe,
+            layer=self._judged,
+            noising=self.noising,
+            full_every=full_every,
+            portion=glance_portion(probe_set, seed=seed),
+        )
         self._witnesses: Witnesses | None = None
         if witnesses or probe_set.is_unlabelled:
-            self._witnesses = Witnesses(probe_set, self._portion.heldout, noising=self.noising, layer=self._judged)
+            self._witnesses = Witnesses(
+                probe_set, self._glances.portion.heldout, noising=self.noising, layer=self._judged
+            )
         self._budget = Budget(max_overhead)
         self._seconds_per_forward: float | None = None
 
@@ -130,11 +134,12 @@ class Monitor:
         """A glance where one will do, otherwise a check; see `check` for the arguments."""
         if self._needs_check():
             return self.check(step, precision=precision, progress=progress)
-        start, glance = time.perf_counter(), self._glance(step, precision)
+        start, noising = time.perf_counter(), self._glances.noising_after(self.history[-1])
+        glance = self._glance(step, noising, precision)
         if glance is not None:
-            self.glances.append(glance)
+            self._glances.taken.append(glance)
             return glance
-        in_vain = self._forwards_of_glance(len(self._portion.heldout))
+        in_vain = self._glances.num_forwards(noising)
         check = self.check(step, precision=precision, progress=progress)
         self.history[-1] = replace(
             check, num_forwards=check.num_forwards + in_vain, seconds=time.perf_counter() - start
@@ -166,7 +171,10 @@ class Monitor:
         if measured is None:
             curves = (self._curve_without_labels(testimony),)
         else:
-            curves = tuple(self._curve(layer, self.noising.sigmas, measured.outcomes[layer]) for layer in self.layers)
+            curves = tuple(
+                Curve.from_outcomes(layer, self.noising.sigmas, self.probe_set.std, measured.outcomes[layer])
+                for layer in self.layers
+            )
         verdict = judge(curves[-1])
         if step > 0:
             self.alarm.update(self._look_of(step, curves[-1], measured, testimony))
@@ -213,6 +221,11 @@ class Monitor:
             )
         self.history[-1:] = [replace(check, audit=audit) for check in self.history[-1:]]
         return audit
+
+    @property
+    def glances(self) -> list[Glance]:
+        """Looks between the checks that found nothing changed."""
+        return self._glances.taken
 
     @property
     def num_images(self) -> int:
@@ -266,16 +279,17 @@ class Monitor:
                     "use the same probe set, layers and levels, or start without that state"
                 )
         self.history = history
-        self.glances = [Glance.from_dict(glance) for glance in record["glances"]]
+        self._glances.taken = [Glance.from_dict(glance) for glance in record["glances"]]
         self.alarm.load_state_dict(record["alarm"])
 
     def _measure(self, forwards: Forwards) -> tuple[Measurement | None, Testimony]:
         """The probe where there are labels, and the witnesses where they are wanted."""
         witnesses, measured = self._witnesses, None
-        listener = None if witnesses is None else Listener(len(witnesses.heldout), witnesses.hear_heldout)
+        listener = None if witnesses is None else Listener(witnesses.heldout, witnesses.hear_heldout)
+        portion = self._glances.portion if self._glances.full_every > 1 else None
         if not self.probe_set.is_unlabelled:
             measured = measure(
-                forwards, self.probe_set, self.probe, portion=self._portion, ranks=self.ranks, listener=listener
+                forwards, self.probe_set, self.probe, ranks=self.ranks, portion=portion, listener=listener
             )
         elif witnesses is not None:
             heldout = self.probe_set.heldout
@@ -291,7 +305,8 @@ class Monitor:
     def _look_of(self, step: int, curve: Curve, measured: Measurement | None, testimony: Testimony) -> Look:
         """The check as the alarm's rules see it."""
         if measured is not None:
-            score_KM, glance_KM = measured.outcomes[self._judged].score_KM, measured.glance[self._judged].score_KM
+            score_KM = measured.outcomes[self._judged].score_KM
+            glance_KM = measured.glance[self._judged].score_KM if measured.glance else None
         elif testimony.contamination is not None:
             score_KM, glance_KM = testimony.contamination.cleanliness_KN.numpy(), None
         return Look(self.alarm.num_checks + 1, step, curve, score_KM, glance_KM, testimony.pairs)
@@ -300,47 +315,16 @@ class Monitor:
         """Whether the next look has to be a check: nothing to compare with yet, or it is its turn."""
         if not self.alarm.num_checks or self.alarm.state is AlarmState.FADING or self.probe_set.is_unlabelled:
             return True
-        return sum(glance.step > self.history[-1].step for glance in self.glances) >= self.full_every - 1
+        return not self._glances.may_follow(self.history[-1])
 
-    def _glance(self, step: int, precision: Precision) -> Glance | None:
+    def _glance(self, step: int, noising: Noising, precision: Precision) -> Glance | None:
         """Levels and images just enough to say that nothing has changed; None if they do not say so."""
-        start, layer = time.perf_counter(), self._judged
-        noising = self._glance_noising()
-
-        def decide(outcomes: Outcomes) -> str | None:
-            curve = self._curve(layer, noising.sigmas, outcomes)
-            seen = Look(self.alarm.num_checks + 1, step, curve, outcomes.score_KM)
-            fraction = curve.num_images / len(self.probe_set.heldout)
-            return self.alarm.forecast(seen, fraction=fraction, error=ERROR / len(LOOKS))
-
-        with (
-            self._budget.spending("glance"),
-            self._looking({layer: self.layers[layer]}, precision, noising=noising) as forwards,
-        ):
-            found = take_glance(
-                forwards, self.probe_set, self.probe, portion=self._portion, ranks=self.ranks, decide=decide
-            )
-        if found is None:
+        start, layers = time.perf_counter(), {self._judged: self.layers[self._judged]}
+        with self._budget.spending("glance"), self._looking(layers, precision, noising=noising) as forwards:
+            glance = self._glances.take(forwards, self.alarm, step, ranks=self.ranks)
+        if glance is None:
             return None
-        sentence, outcomes = found
-        num_images = outcomes.score_KRM.shape[2]
-        return Glance(
-            step=step,
-            state=self.alarm.state,
-            sentence=sentence,
-            sigmas=tuple(noising.sigmas.tolist()),
-            num_images=num_images,
-            num_forwards=self._forwards_of_glance(num_images),
-            seconds=time.perf_counter() - start,
-            overhead=self._budget.overhead,
-        )
-
-    def _glance_noising(self) -> Noising:
-        return self.noising.at(glance_levels(self.history[-1].curve))
-
-    def _forwards_of_glance(self, num_heldout: int) -> int:
-        noising = self._glance_noising()
-        return (num_heldout + len(self._portion.fit)) * len(noising.sigmas) * noising.num_draws
+        return replace(glance, seconds=time.perf_counter() - start, overhead=self._budget.overhead)
 
     @contextmanager
     def _looking(
@@ -352,44 +336,16 @@ class Monitor:
         progress: Progress = lambda _: None,
     ) -> Iterator[Forwards]:
         """Forwards that leave no trace, with hooks on the layers."""
+        parameter = next(self.denoiser.network.parameters(), None)
+        device = torch.device("cpu") if parameter is None else parameter.device
+        noising, size = noising or self.noising, self.batch_size
         with (
             leaving_no_trace(self.denoiser.network, seed=self.noising.seed),
             precision(),
             holding_weights(self.denoiser),
             capture(layers) as captured,
         ):
-            yield Forwards(
-                self.denoiser,
-                captured,
-                noising or self.noising,
-                device=self._device(),
-                batch_size=self.batch_size,
-                progress=progress,
-            )
-
-    def _curve(self, layer: str, sigmas: Tensor, outcomes: Outcomes) -> Curve:
-        return Curve.from_outcomes(layer, sigmas, self.probe_set.std, outcomes)
-
-    def _device(self) -> torch.device:
-        parameter = next(self.denoiser.network.parameters(), None)
-        return torch.device("cpu") if parameter is None else parameter.device
-
-
-def _wanted_levels(probe_set: ProbeSet, sigmas: Tensor | Sequence[float] | None) -> Tensor:
-    wanted = paper_sigmas(probe_set.std) if sigmas is None else torch.as_tensor(sigmas, dtype=torch.float64)
-    if wanted.ndim != 1 or not (wanted > 0).all() or not wanted.isfinite().all() or not (wanted.diff() > 0).all():
-        raise ValueError(f"sigmas must be positive and ascending, got {wanted.tolist()}")
-    return wanted
-
-
-def _levels(denoiser: Denoiser, wanted: Tensor) -> Tensor:
-    levels = denoiser.snap(wanted)
-    if len(levels) < MIN_LEVELS:
-        raise ValueError(
-            f"the schedule can express {len(levels)} of the {len(wanted)} levels {wanted.tolist()}: "
-            f"{levels.tolist()}; a curve needs {MIN_LEVELS}, so give other `sigmas`"
-        )
-    return levels
+            yield Forwards(self.denoiser, captured, noising, device=device, batch_size=size, progress=progress)
 
 
 def _check_sizes(probe_set: ProbeSet) -> None:

@@ -32,13 +32,13 @@ class Ranks:
             return cls()
         return cls(dist.get_rank(), dist.get_world_size())
 
-    def share(self, rows: Tensor) -> Tensor:
+    def share(self, rows: Tensor, *, may_be_empty: bool = False) -> Tensor:
         """This rank's part of (N,) rows: every `size`-th, so that shares differ by one row at most.
 
         Raises:
-            ValueError: on all ranks alike, if one would be left without a row.
+            ValueError: on all ranks alike, if one would be left without a row and that may not be.
         """
-        if len(rows) < self.size:
+        if len(rows) < self.size and not may_be_empty:
             raise ValueError(f"{len(rows)} images are too few for {self.size} ranks; give each of them one")
         return rows[self.rank :: self.size]
 
