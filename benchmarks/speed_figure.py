@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from clock import side_by_side
+from jobs import NUM_CLASSES, example_monitor
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
-from speed import NUM_CLASSES, NUM_LEVELS, STRENGTHS, bare_forwards, example_monitor, side_by_ranks, side_by_side
+from speed_forwards import bare_forwards, side_by_ranks
+from speed_probes import NUM_LEVELS, STRENGTHS
 from threadpoolctl import threadpool_limits
 
 from unimodal_monitor import LogisticProbe, RidgeProbe
