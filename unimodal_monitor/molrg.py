@@ -16,8 +16,9 @@ class MoLRG:
     classes' common span, and 0 in the rest of the space.
 
     The paper's assumption is `angle_deg=90, mean_distance=0`. It also reports overlapping classes (table 4) and well
-    separated ones (table 7), but not how it made them. Ours: each two classes have all their principal angles equal,
-    and a class mean stands in a direction of its own, outside the common span.
+    separated ones (table 7); how it made them we do not know. Ours: each two classes have all their principal angles
+    equal, and a class mean stands in a direction of its own, outside the common span. The overlapping row of table 4 is
+    not reproduced by this below its peak, see `docs/theory.md`.
 
     Args:
         num_classes: K.
