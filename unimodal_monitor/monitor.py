@@ -30,7 +30,7 @@ from unimodal_monitor.probes.ridge import RidgeProbe
 from unimodal_monitor.ranks import Ranks
 from unimodal_monitor.rules.base import Look
 from unimodal_monitor.verdict import judge
-from unimodal_monitor.witnesses import Testimony, Witnesses
+from unimodal_monitor.witnesses import FEWEST, Testimony, Witnesses
 
 Precision = Callable[[], AbstractContextManager[Any]]
 Progress = Callable[[int], None]
@@ -105,7 +105,8 @@ class Monitor:
         self._judged = list(self.layers)[-1]
         self._witnesses: Witnesses | None = None
         if witnesses or probe_set.is_unlabelled:
-            self._witnesses = Witnesses(probe_set, self._portion.heldout, noising=self.noising, layer=self._judged)
+            fewest, heldout = max(FEWEST, self.ranks.size), self._portion.heldout
+            self._witnesses = Witnesses(probe_set, heldout, noising=self.noising, layer=self._judged, fewest=fewest)
         self._budget = Budget(max_overhead)
         self._seconds_per_forward: float | None = None
 
@@ -271,15 +272,16 @@ class Monitor:
 
     def _measure(self, forwards: Forwards) -> tuple[Measurement | None, Testimony]:
         """The probe where there are labels, and the witnesses where they are wanted."""
-        witnesses, measured = self._witnesses, None
-        listener = None if witnesses is None else Listener(len(witnesses.heldout), witnesses.hear_heldout)
+        witnesses, listener, measured = self._witnesses, None, None
+        if witnesses is not None and len(witnesses.heldout):
+            listener = Listener(len(witnesses.heldout), witnesses.hear_heldout)
         if not self.probe_set.is_unlabelled:
             measured = measure(
                 forwards, self.probe_set, self.probe, portion=self._portion, ranks=self.ranks, listener=listener
             )
-        elif witnesses is not None:
-            heldout = self.probe_set.heldout
-            hear_all(forwards, heldout, witnesses.heldout, listen=witnesses.hear_heldout, ranks=self.ranks)
+        elif listener is not None:
+            rows = self._portion.heldout[: listener.num_images]
+            hear_all(forwards, self.probe_set.heldout, rows, listen=listener.hear, ranks=self.ranks)
         return measured, Testimony() if witnesses is None else witnesses.hear(forwards, ranks=self.ranks)
 
     def _curve_without_labels(self, testimony: Testimony) -> Curve:
