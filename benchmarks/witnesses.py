@@ -101,10 +101,14 @@ class Replay:
     """Stands in for `Witnesses` with what was heard before."""
 
     num_forwards = 0
+    heldout = torch.arange(0)
     hear_heldout = None
 
     def __init__(self, heard: Testimony) -> None:
         self.heard = heard
+
+    def forget(self) -> None:
+        pass
 
     def hear(self, forwards: object, *, ranks: Ranks) -> Testimony:
         return self.heard

@@ -16,6 +16,7 @@ from unimodal_monitor.molrg import MoLRG
 from unimodal_monitor.monitor import Monitor
 from unimodal_monitor.noise import unit_noise
 from unimodal_monitor.posterior import PosteriorMean
+from unimodal_monitor.probes.ridge import RidgeProbe
 
 
 class Keeps(Alarm):
@@ -215,3 +216,29 @@ def test_a_witness_that_cannot_speak_takes_no_other_along():
     assert said["contamination"] is None
     assert said["gap"] is not None
     assert said["spikiness"] is not None
+
+
+class Fragile(RidgeProbe):
+    """Fails while held-out images are scored, where told to."""
+
+    is_broken = False
+
+    def score(self, *args):
+        if self.is_broken:
+            raise RuntimeError("broken probe")
+        return super().score(*args)
+
+
+def test_a_check_that_failed_leaves_nothing_to_the_next_one():
+    """The held-out images that were heard before it failed were denoised by another network."""
+    monitor = Monitor(tiny_network(), tiny_probe_set(), probe=Fragile(), layers=["blocks.1"])
+    probe = monitor.probe
+    expected = Monitor(tiny_network(), tiny_probe_set(), layers=["blocks.1"]).check(1).testimony
+    weight = monitor.denoiser.network.blocks[0][0].weight
+    probe.is_broken, kept = True, weight.detach().clone()
+    nn.init.zeros_(weight)
+    with pytest.raises(RuntimeError, match="broken probe"):
+        monitor.check(1)
+    probe.is_broken = False
+    weight.data.copy_(kept)
+    assert monitor.check(2).testimony == expected

@@ -273,6 +273,8 @@ class Monitor:
     def _measure(self, forwards: Forwards) -> tuple[Measurement | None, Testimony]:
         """The probe where there are labels, and the witnesses where they are wanted."""
         witnesses, listener, measured = self._witnesses, None, None
+        if witnesses is not None:
+            witnesses.forget()
         if witnesses is not None and len(witnesses.heldout):
             listener = Listener(len(witnesses.heldout), witnesses.hear_heldout)
         if not self.probe_set.is_unlabelled:

@@ -90,7 +90,7 @@ class Witnesses:
         self.heldout = heldout[: 0 if "gap" in self._missing else num_members]
         self.num_views = 0 if "contamination" in self._missing else num_views
         self._memorizer_KN: Tensor | None = None
-        self._start()
+        self.forget()
 
     @property
     def num_forwards(self) -> int:
@@ -127,10 +127,11 @@ class Witnesses:
         ranks.together(lambda: self._run(forwards, ranks), device=forwards.device)
         with ranks.merged(list(self._signals.values())):
             testimony = self._compute(forwards.device)
-        self._start()
+        self.forget()
         return testimony
 
-    def _start(self) -> None:
+    def forget(self) -> None:
+        """Start anew, as after a check that failed half way: what was heard then is of another network."""
         num_levels = len(self.noising.sigmas)
         self._gap, self._spikiness = DenoisingGap(num_levels), Spikiness(num_levels)
         self._contamination = Contamination(num_levels)
