@@ -96,10 +96,11 @@ def test_the_posterior_mean_has_no_gap_and_makes_no_copies():
     assert monitor.audit(num_samples=40).num_copies == 0
 
 
-def test_images_and_members_share_their_noise():
-    """An identity leaves just that: sigma^2 times the noise's mean square, for both."""
+@pytest.mark.parametrize("num_draws", [1, 2])
+def test_images_and_members_share_their_noise(num_draws):
+    """An identity leaves just that: sigma^2 times the mean square of the first draw, for both."""
     probe_set = tiny_probe_set()
-    monitor = Monitor(edm(Identity()), probe_set, layers=["layer"], alarm=Keeps(), seed=5)
+    monitor = Monitor(edm(Identity()), probe_set, layers=["layer"], alarm=Keeps(), seed=5, num_draws=num_draws)
     monitor.check(1)
     (look,) = monitor.alarm.looks
     numbers = monitor._witnesses.heldout.sort().values

@@ -260,7 +260,7 @@ class Monitor:
         history = [Check.from_dict(check) for check in record["history"]]
         if history:
             theirs = [(curve.layer, curve.sigmas, curve.num_images) for curve in history[-1].curves]
-            ours = [(layer, tuple(self.noising.sigmas.tolist()), len(self.probe_set.heldout)) for layer in self.layers]
+            ours = [(layer, tuple(self.noising.sigmas.tolist()), num_images) for layer, num_images in self._curves()]
             if theirs != ours:
                 raise ValueError(
                     f"the saved history was measured as {theirs}, this monitor measures {ours}; "
@@ -269,6 +269,12 @@ class Monitor:
         self.history = history
         self.glances = [Glance.from_dict(glance) for glance in record["glances"]]
         self.alarm.load_state_dict(record["alarm"])
+
+    def _curves(self) -> list[tuple[str, int]]:
+        """Layer of each curve of a check, with the number of its images."""
+        if self._witnesses is not None and self.probe_set.is_unlabelled:
+            return [(self._judged, self._witnesses.num_views)]
+        return [(layer, len(self.probe_set.heldout)) for layer in self.layers]
 
     def _measure(self, forwards: Forwards) -> tuple[Measurement | None, Testimony]:
         """The probe where there are labels, and the witnesses where they are wanted."""
