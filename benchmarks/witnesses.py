@@ -100,7 +100,7 @@ def follow(run: list[Checkpoint], args: argparse.Namespace) -> list[dict]:
 class Replay:
     """Stands in for `Witnesses` with what was heard before."""
 
-    num_forwards = 0
+    num_images = 0
     heldout = torch.arange(0)
     hear_heldout = None
 

@@ -86,6 +86,13 @@ def test_the_witnesses_are_heard_even_where_they_were_not_asked_for():
     assert unlabelled_monitor(witnesses=False).check(1).testimony == unlabelled_monitor().check(1).testimony
 
 
+def test_further_noises_change_nothing_and_cost_nothing():
+    """They are for the probe."""
+    once, twice = unlabelled_monitor(), unlabelled_monitor(num_draws=2)
+    assert once.check(1).curve == twice.check(1).curve
+    assert once.num_forwards == twice.num_forwards == 9 * (2 * 80 + 2 * 96)
+
+
 def test_a_run_goes_on_from_its_state():
     """Saved as JSON between two checks, the next one is the same."""
     first, second = unlabelled_monitor(), unlabelled_monitor()
@@ -108,6 +115,21 @@ def test_a_history_of_other_images_is_refused(members):
     other.check(10)
     with pytest.raises(ValueError, match="this monitor measures"):
         unlabelled_monitor().load_state_dict(other.state_dict())
+
+
+def test_what_is_measured_is_told_without_a_probe():
+    """The description names members and held-out images."""
+    told = unlabelled_monitor().describe()
+    assert "probe" not in told
+    assert "no labels: two views of 96 members, and 80 members against as many held-out images" in told
+    assert "blocks.1 (judged)" in told
+
+
+def test_too_few_members_are_told_before_the_first_check():
+    """Without two views of enough of them there would be no curve at all."""
+    probe_set = ProbeSet.from_datasets(blobs(6, seed=1)[0], blobs(120, seed=2)[0])
+    with pytest.raises(ValueError, match="without labels .* 6 images are too few; 8 would do"):
+        Monitor(EDMDenoiser(Network(TinyDenoiser())), probe_set, layers=LAYERS)
 
 
 def test_the_console_line_tells_the_cleanliness():

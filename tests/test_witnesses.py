@@ -161,6 +161,16 @@ def test_a_check_takes_the_forwards_that_it_says(num_draws, batch_size, is_label
     assert found == check.num_forwards == monitor.num_forwards
 
 
+@pytest.mark.parametrize("is_labelled", [True, False])
+def test_the_progress_of_a_check_ends_at_its_images(is_labelled):
+    """Members and views are images as well."""
+    members, heldout = blobs(96, seed=1), blobs(300, seed=2)
+    roles = (members, heldout) if is_labelled else (members[0], heldout[0])
+    monitor, done = Monitor(tiny_network(), ProbeSet.from_datasets(*roles), num_draws=2), []
+    monitor.check(1, progress=done.append)
+    assert sum(done) == monitor.num_images
+
+
 def test_the_witnesses_cost_a_quarter_more_forwards_at_most():
     """With 2,000 held-out images, which are recommended; and they do cost something."""
     probe_set = ProbeSet.from_datasets(blobs(1000, seed=1), blobs(2000, seed=2))

@@ -107,6 +107,9 @@ class Monitor:
         if witnesses or probe_set.is_unlabelled:
             fewest, heldout = max(FEWEST, self.ranks.size), self._portion.heldout
             self._witnesses = Witnesses(probe_set, heldout, noising=self.noising, layer=self._judged, fewest=fewest)
+            reason = self._witnesses.missing.get("contamination")
+            if probe_set.is_unlabelled and reason:
+                raise ValueError(f"without labels the curve is that of the members' ICR, and {reason}")
         self._budget = Budget(max_overhead)
         self._seconds_per_forward: float | None = None
 
@@ -218,30 +221,44 @@ class Monitor:
     @property
     def num_images(self) -> int:
         """Images that a check passes through the network, at all levels each."""
-        if self.probe_set.is_unlabelled:
-            return 0 if self._witnesses is None else len(self._witnesses.heldout)
-        return len(self.probe_set.fit) + len(self.probe_set.heldout)
+        return self._num_probed + self._num_heard
 
     @property
     def num_forwards(self) -> int:
-        """Inputs that a check passes through the network."""
-        probed = self.num_images * len(self.noising.sigmas) * self.noising.num_draws
-        return probed + (0 if self._witnesses is None else self._witnesses.num_forwards)
+        """Inputs that a check passes through the network; further draws are for the probe alone."""
+        return (self._num_probed * self.noising.num_draws + self._num_heard) * len(self.noising.sigmas)
+
+    @property
+    def _num_probed(self) -> int:
+        return 0 if self.probe_set.is_unlabelled else len(self.probe_set.fit) + len(self.probe_set.heldout)
+
+    @property
+    def _num_heard(self) -> int:
+        """Images that pass for the witnesses alone; held-out images do only where no probe is scored on them."""
+        if self._witnesses is None:
+            return 0
+        return self._witnesses.num_images + (len(self._witnesses.heldout) if self.probe_set.is_unlabelled else 0)
 
     def describe(self) -> str:
         """What a check will measure and about what it will cost, in one sentence."""
-        sigmas, (*others, judged) = self.noising.sigmas, self.layers
+        sigmas, (*others, judged) = self.noising.sigmas, [layer for layer, _ in self._curves()]
         beyond = self._num_wanted - len(sigmas)
         seconds = None if self._seconds_per_forward is None else self._seconds_per_forward * self.num_forwards
         limit = self._budget.max_overhead
         return (
             f"{len(sigmas)} levels from sigma {sigmas[0]:.3g} to {sigmas[-1]:.3g}"
             + (f" ({beyond} of {self._num_wanted} are out of the schedule's reach)" if beyond else "")
-            + f"; layers {', '.join([*others, f'{judged} (judged)'])}; probe fitted on {len(self.probe_set.fit)} images"
-            + f" and scored on {len(self.probe_set.heldout)}; {self.num_forwards:,} forwards a check"
+            + f"; layers {', '.join([*others, f'{judged} (judged)'])}; {self._describe_images()}"
+            + f"; {self.num_forwards:,} forwards a check"
             + (f", about {seconds / self.ranks.size:.0f} s" if seconds else "")
             + (f", at most {limit:.1%} of the training's time" if limit else "")
         )
+
+    def _describe_images(self) -> str:
+        if self._witnesses is None or not self.probe_set.is_unlabelled:
+            return f"probe fitted on {len(self.probe_set.fit)} images and scored on {len(self.probe_set.heldout)}"
+        num_views, num_pairs = self._witnesses.num_views, len(self._witnesses.heldout)
+        return f"no labels: two views of {num_views} members, and {num_pairs} members against as many held-out images"
 
     def state_dict(self) -> dict[str, Any]:
         """Primitives only: the history, the glances and the alarm."""
@@ -289,7 +306,8 @@ class Monitor:
             )
         elif listener is not None:
             rows = self._portion.heldout[: listener.num_images]
-            hear_all(forwards, self.probe_set.heldout, rows, listen=listener.hear, ranks=self.ranks)
+            once = forwards.with_noising(self.noising.once())
+            hear_all(once, self.probe_set.heldout, rows, listen=listener.hear, ranks=self.ranks)
         return measured, Testimony() if witnesses is None else witnesses.hear(forwards, ranks=self.ranks)
 
     def _curve_without_labels(self, testimony: Testimony) -> Curve:

@@ -81,21 +81,21 @@ class Witnesses:
         self.noising = noising.once()
         found = find_shift(probe_set.members.images, probe_set.heldout.images)
         self.shift = None if found is None else found.describe()
-        self._missing = {} if self.shift is None else {"trust in the gap": self.shift}
+        self.missing = {} if self.shift is None else {"trust in the gap": self.shift}
         counts = {"gap": min(num_members, len(heldout)), "contamination": num_views}
         counts["spikiness"] = counts["gap"]
         for name, count in counts.items():
             if count < fewest:
-                self._missing[name] = f"{count} images are too few; {fewest} would do"
-        self.heldout = heldout[: 0 if "gap" in self._missing else num_members]
-        self.num_views = 0 if "contamination" in self._missing else num_views
+                self.missing[name] = f"{count} images are too few; {fewest} would do"
+        self.heldout = heldout[: 0 if "gap" in self.missing else num_members]
+        self.num_views = 0 if "contamination" in self.missing else num_views
         self._memorizer_KN: Tensor | None = None
         self.forget()
 
     @property
-    def num_forwards(self) -> int:
-        """Inputs that `hear` passes through the network, beside the held-out images."""
-        return (len(self.heldout) + 2 * self.num_views) * len(self.noising.sigmas)
+    def num_images(self) -> int:
+        """Images that `hear` passes through the network, at all levels each, beside the held-out images."""
+        return len(self.heldout) + 2 * self.num_views
 
     def memorizer_errors(self, device: torch.device) -> Tensor:
         """(K, N) errors of the closed-form memorizer of the members on the noised members; computed once."""
@@ -166,7 +166,7 @@ class Witnesses:
         self._spikiness.update(batch.features[self.layer][:, where], numbers, is_member=is_member)
 
     def _compute(self, device: torch.device) -> Testimony:
-        missing = dict(self._missing)
+        missing = dict(self.missing)
         gap = self._said("gap", lambda: self._compute_gap(device), missing)
         return Testimony(
             gap=gap,
