@@ -326,6 +326,9 @@ def test_an_audit_that_fails_does_not_end_the_training(tmp_path, monkeypatch, wi
         ({"audit": 0}, "audit = 0"),
         ({"audit": -2}, "audit = -2"),
         ({"audit": 1.5}, "audit = 1.5"),
+        ({"audit": True}, "audit = True"),
+        ({"audit_seconds": -1.0}, "audit_seconds = -1.0"),
+        ({"audit_seconds": float("nan")}, "audit_seconds = nan"),
     ],
 )
 def test_an_audit_that_makes_no_sense_is_refused_at_once(options, message):
