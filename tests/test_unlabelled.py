@@ -17,6 +17,7 @@ from unimodal_monitor.forwards import Forwards
 from unimodal_monitor.images import ImageSet
 from unimodal_monitor.monitor import Monitor
 from unimodal_monitor.reporters.console import line
+from unimodal_monitor.reporters.figures import FigureReporter
 from unimodal_monitor.signals.contamination import Contamination
 from unimodal_monitor.verdict import judge
 from unimodal_monitor.witnesses import FIRST_VIEW
@@ -197,6 +198,7 @@ def test_a_check_that_fails_is_left_out_and_the_fit_goes_on(tmp_path, monkeypatc
 
     calls, original = [], Contamination.compute
     monkeypatch.setattr(Contamination, "compute", broken)
+    monkeypatch.setattr(FigureReporter, "report", lambda self, history: None)
     monitor = UnimodalMonitor(unlabelled(), every_n_steps=5, audit=None)
     with pytest.warns(UserWarning, match="broken witness"):
         tiny_trainer(tmp_path, callbacks=[monitor], max_steps=11).fit(TinyJob(), tiny_loader())

@@ -12,11 +12,13 @@ from unimodal_monitor.alarm import Alarm
 from unimodal_monitor.data import ProbeSet
 from unimodal_monitor.denoisers import EDMDenoiser, Network
 from unimodal_monitor.denoisers.memorizer import Memorizer
+from unimodal_monitor.forwards import Noising
 from unimodal_monitor.molrg import MoLRG
 from unimodal_monitor.monitor import Monitor
-from unimodal_monitor.noise import unit_noise
+from unimodal_monitor.noise import paper_sigmas, unit_noise
 from unimodal_monitor.posterior import PosteriorMean
 from unimodal_monitor.probes.ridge import RidgeProbe
+from unimodal_monitor.witnesses import Witnesses
 
 
 class Keeps(Alarm):
@@ -216,6 +218,16 @@ def test_few_images_leave_a_witness_out_and_take_nothing_else_along(num_members,
     assert all("too few; 8 would do" in reason for reason in said["missing"].values())
     assert {name for name in ("gap", "contamination", "spikiness") if said[name] is None} == left_out
     np.testing.assert_allclose(check.curve.score.mean, alone.curve.score.mean, atol=1e-5)
+
+
+def test_more_ranks_than_images_leave_a_witness_out():
+    """Each rank needs one; 20 members and 15 images with two views are shared here."""
+    noising, heldout = Noising(paper_sigmas(1.0)), torch.arange(200)
+    for fewest, left_out in ((15, set()), (16, {"contamination"}), (21, {"gap", "contamination", "spikiness"})):
+        witnesses = Witnesses(tiny_probe_set(), heldout, noising=noising, layer="blocks.1", fewest=fewest)
+        assert set(witnesses.missing) == left_out
+        assert len(witnesses.heldout) == (0 if "gap" in left_out else 20)
+        assert witnesses.num_views == (0 if "contamination" in left_out else 15)
 
 
 def test_a_witness_that_cannot_speak_takes_no_other_along():
