@@ -16,6 +16,7 @@ from unimodal_monitor.features import capture
 from unimodal_monitor.forwards import Forwards
 from unimodal_monitor.images import ImageSet
 from unimodal_monitor.monitor import Monitor
+from unimodal_monitor.plot import plot_curve, plot_history
 from unimodal_monitor.reporters.console import line
 from unimodal_monitor.reporters.figures import FigureReporter
 from unimodal_monitor.signals.contamination import Contamination
@@ -140,30 +141,43 @@ def test_the_console_line_tells_the_cleanliness():
     assert "accuracy" not in line(check)
 
 
+def leave_figures_out(patch):
+    """They take most of a tiny check's time."""
+    patch.setattr(FigureReporter, "report", lambda self, history: None)
+
+
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory):
-    """A fit with a check at 0, 5 and 10, and its checkpoint of step 6."""
+    """A fit with a check at 0, 5 and 10, and its checkpoint."""
     folder = tmp_path_factory.mktemp("unlabelled")
     torch.manual_seed(0)
     monitor = UnimodalMonitor(unlabelled(), every_n_steps=5, audit=2)
     logger = CSVLogger(folder)
     trainer = tiny_trainer(folder, callbacks=[monitor], logger=logger, max_steps=11)
-    trainer.fit(TinyJob(), tiny_loader())
+    with pytest.MonkeyPatch.context() as patch:
+        leave_figures_out(patch)
+        trainer.fit(TinyJob(), tiny_loader())
     logger.finalize("success")
     trainer.save_checkpoint(folder / "run.ckpt")
     return folder, monitor, trainer
 
 
-def test_a_fit_writes_its_checks_and_figures(fitted):
-    """checks.jsonl gives back the history, and every figure is there."""
+def test_a_fit_writes_its_checks(fitted):
+    """checks.jsonl gives back the history; there are no outcomes of a probe."""
     _, monitor, _ = fitted
     assert [check.step for check in monitor.history] == [0, 5, 10]
     assert [check.audit is not None for check in monitor.history] == [False, True, False]
     assert all(check.curve.accuracy is None for check in monitor.history)
     assert read_checks(monitor.written_to) == monitor.history
-    written = {path.name for path in monitor.written_to.iterdir()}
-    assert {"checks.jsonl", "curve.png", "history.png", "evidence.png"} <= written
     assert not (monitor.written_to / "outcomes").exists()
+
+
+def test_its_figures_are_drawn(fitted, tmp_path):
+    """Of the cleanliness, and of all witnesses."""
+    FigureReporter(tmp_path).report(fitted[1].history)
+    assert {path.name for path in tmp_path.iterdir()} == {"curve.png", "history.png", "evidence.png"}
+    assert [axes.get_ylabel() for axes in plot_curve(fitted[1].history[-1]).axes] == ["cleanliness (1 - ICR)"]
+    assert "peak cleanliness" in [axes.get_ylabel() for axes in plot_history(fitted[1].history).axes]
 
 
 def test_a_fit_logs_what_it_knows(fitted):
@@ -177,8 +191,9 @@ def test_a_fit_logs_what_it_knows(fitted):
     assert float(trainer.callback_metrics["unimodal/rise"]) == pytest.approx(monitor.history[-1].verdict.rise)
 
 
-def test_a_fit_is_resumed(fitted):
+def test_a_fit_is_resumed(fitted, monkeypatch):
     """From its checkpoint, with its history."""
+    leave_figures_out(monkeypatch)
     folder, first, _ = fitted
     second = UnimodalMonitor(unlabelled(), every_n_steps=5)
     trainer = tiny_trainer(folder, callbacks=[second], max_steps=16)
@@ -198,7 +213,7 @@ def test_a_check_that_fails_is_left_out_and_the_fit_goes_on(tmp_path, monkeypatc
 
     calls, original = [], Contamination.compute
     monkeypatch.setattr(Contamination, "compute", broken)
-    monkeypatch.setattr(FigureReporter, "report", lambda self, history: None)
+    leave_figures_out(monkeypatch)
     monitor = UnimodalMonitor(unlabelled(), every_n_steps=5, audit=None)
     with pytest.warns(UserWarning, match="broken witness"):
         tiny_trainer(tmp_path, callbacks=[monitor], max_steps=11).fit(TinyJob(), tiny_loader())
