@@ -109,6 +109,15 @@ def test_limits_that_rounding_puts_beyond_the_value_are_drawn():
     assert low == value == high == 1.0
 
 
+def test_a_flat_icr_is_not_stretched():
+    """Its panel has no neutral value, and a change in the fifth digit is none."""
+    said = simulated_testimony(icr=0.4)
+    said["contamination"] |= {"error_K": [1e-6] * 9}
+    low, high = plot_evidence([replace(check, testimony=said) for check in RUN]).axes[2].get_ylim()
+    assert low < 0.397
+    assert high > 0.403
+
+
 def test_the_steps_of_a_single_check_are_whole():
     """There is no step 0.02."""
     figure = plot_evidence(RUN[:1])

@@ -177,7 +177,9 @@ def test_its_figures_are_drawn(fitted, tmp_path):
     FigureReporter(tmp_path).report(fitted[1].history)
     assert {path.name for path in tmp_path.iterdir()} == {"curve.png", "history.png", "evidence.png"}
     assert [axes.get_ylabel() for axes in plot_curve(fitted[1].history[-1]).axes] == ["cleanliness (1 - ICR)"]
-    assert "peak cleanliness" in [axes.get_ylabel() for axes in plot_history(fitted[1].history).axes]
+    heat, _, peak, _ = plot_history(fitted[1].history).axes
+    assert heat.get_title(loc="left") == "Where the features are cleanest, over the training"
+    assert peak.get_ylabel() == "peak cleanliness"
 
 
 def test_a_fit_logs_what_it_knows(fitted):

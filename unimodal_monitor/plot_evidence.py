@@ -17,6 +17,10 @@ Point = tuple[float, float, float]
 """Value, lower and upper limit."""
 
 
+LEAST_SPAN = 0.02
+"""Under which a panel without a neutral value is not stretched: its ups and downs would look like something."""
+
+
 def plot_evidence(checks: Sequence[Check]) -> "Figure":
     """What each witness says over the training, with 95 % limits: rise, gap, contamination, spikiness, copies.
 
@@ -104,7 +108,10 @@ def _draw(axes: "Axes", title: str, points: list[tuple[int, Point]]) -> None:
     axes.fill_between(steps, low, high, color=MUTED, alpha=0.3, linewidth=0)
     axes.errorbar(steps, value, yerr=reach, color=INK, linewidth=1.6, marker="o", markersize=4, elinewidth=1, capsize=2)
     neutral = WITNESSES[title][1]
-    if neutral is not None:
+    if neutral is None:
+        margin = max(high.max() - low.min(), LEAST_SPAN) / 5
+        axes.set_ylim(low.min() - margin, high.max() + margin)
+    else:
         axes.axhline(neutral, color=MUTED, linewidth=0.8, linestyle=":")
     axes.set_ylabel(title, fontsize=8)
     axes.tick_params(labelsize=8)
