@@ -100,11 +100,15 @@ def follow(run: list[Checkpoint], args: argparse.Namespace) -> list[dict]:
 class Replay:
     """Stands in for `Witnesses` with what was heard before."""
 
-    num_forwards = 0
+    num_images = 0
+    heldout = torch.arange(0)
     hear_heldout = None
 
     def __init__(self, heard: Testimony) -> None:
         self.heard = heard
+
+    def forget(self) -> None:
+        pass
 
     def hear(self, forwards: object, *, ranks: Ranks) -> Testimony:
         return self.heard

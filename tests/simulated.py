@@ -1,6 +1,7 @@
 """Curves, verdicts and checks of known truth, drawn image by image."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,6 +58,25 @@ def simulated_check(
         seconds=1.5,
         outcomes=outcomes,
     )
+
+
+def simulated_testimony(*, gap: float = 0.3, icr: float = 0.4, auc: float = 0.6) -> dict[str, Any]:
+    """What witnesses say that were shown as many images as the others: best at level 3, by 0.1 less at any other.
+
+    Limits lie 0.05 and 0.07 from the values; the gap is normalized at levels 2 to 5.
+    """
+    distance_K = [0.0 if level == 3 else 0.1 for level in range(len(SIGMAS))]
+    value_L = [gap - distance_K[level] for level in range(2, 6)]
+    normalized = {"levels_L": [2, 3, 4, 5], "value_L": value_L, "confidence": 0.95}
+    normalized |= {"low_L": [value - 0.05 for value in value_L], "high_L": [value + 0.07 for value in value_L]}
+    auc_K = [auc - distance for distance in distance_K]
+    limits = {"low_K": [value - 0.05 for value in auc_K], "high_K": [value + 0.07 for value in auc_K]}
+    return {
+        "gap": {"gap_K": [0.01 * gap - 0.01 * distance for distance in distance_K], "normalized": normalized},
+        "contamination": {"icr_K": [icr + distance for distance in distance_K], "error_K": [0.02] * len(SIGMAS)},
+        "spikiness": {"auc_K": auc_K, **limits},
+        "missing": {},
+    }
 
 
 def made_verdict(shape: Shape, rise: float, *, error: float = 0.01) -> Verdict:

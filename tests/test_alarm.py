@@ -1,10 +1,11 @@
 """Sequences of findings and the states they lead to; sequences of curves."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from simulated import FALLING, HUMPED, made_verdict
+from test_gap_opened import look_with
 from test_rules import FLAT, LOWER, look_at
 
 from unimodal_monitor.alarm import Alarm, AlarmState
@@ -128,6 +129,50 @@ def test_each_state_names_its_evidence():
     assert "the peak fell from 0.496 (step 10)" in found[2][1]
     assert "the rise was 0.0878 (step 30" in found[4][1]
     assert "(at 2 checks in a row)" in found[4][1]
+
+
+def default_alarm_after(*checks):
+    """The states of `Alarm()` at checks of these curves and gaps, and its last evidence; None: no gap was measured."""
+    alarm = Alarm()
+    looks = [
+        replace(look_at(mean, number=number), pairs=None if gap is None else look_with(gap, seed=number).pairs)
+        for number, (mean, gap) in enumerate(checks, 1)
+    ]
+    return [alarm.update(look) for look in looks], alarm.explain(FALLEN)
+
+
+def test_a_fallen_peak_with_an_open_gap_raises_the_default_alarm():
+    """The rise is still there; both sentences are the evidence."""
+    states, evidence = default_alarm_after((HUMPED, 0.0), (LOWER, 0.8), (LOWER, 0.8))
+    assert states == [A, F, R]
+    assert evidence.startswith("the peak fell from 0.38")
+    assert "surely by more than 5% and the denoising gap is" in evidence
+    assert evidence.endswith("surely more than 10% (at 2 checks in a row)")
+
+
+@pytest.mark.parametrize("gap", [0.0, None], ids=["no gap", "not measured"])
+def test_a_fallen_peak_without_a_gap_is_told_and_raises_nothing(gap):
+    """A healthy run's peak may fall as well."""
+    states, evidence = default_alarm_after((HUMPED, gap), (LOWER, gap), (LOWER, gap), (LOWER, gap))
+    assert states == [A] * 4
+    assert evidence.startswith("the rise stands at 8")
+    assert "; the peak fell from" in evidence
+    assert "denoising gap" not in evidence
+
+
+def test_an_open_gap_alone_is_told_and_raises_nothing():
+    """Members may be denoised better long before the features lose anything."""
+    states, evidence = default_alarm_after((HUMPED, 0.8), (HUMPED, 0.8), (HUMPED, 0.8))
+    assert states == [A] * 3
+    assert "; the denoising gap is" in evidence
+    assert "the peak fell" not in evidence
+
+
+def test_a_lost_rise_raises_the_default_alarm_without_a_gap():
+    """Alone, as where no gap can be measured."""
+    states, evidence = default_alarm_after((HUMPED, None), (FLAT, None), (FLAT, None))
+    assert states == [A, F, R]
+    assert evidence.startswith("the rise was")
 
 
 def test_few_images_are_a_reason_of_their_own():

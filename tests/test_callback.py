@@ -17,12 +17,19 @@ from tiny_job import TinyJob, tiny_loader, tiny_probe_set, tiny_trainer
 from unimodal_monitor import AlarmState, RidgeProbe, UnimodalMonitor, read_checks
 from unimodal_monitor import monitor as monitor_module
 from unimodal_monitor.measure import Measurement
+from unimodal_monitor.reporters.figures import FigureReporter
 
 HEADLINE = ("rise", "rise_low", "rise_high", "peak_sigma", "peak_accuracy", "peak_score", "shape", "alarm", "seconds")
 
 
 @pytest.fixture
-def scripted(monkeypatch):
+def without_figures(monkeypatch):
+    """Figures take most of a tiny check's time; other tests draw them."""
+    monkeypatch.setattr(FigureReporter, "report", lambda self, history: None)
+
+
+@pytest.fixture
+def scripted(monkeypatch, without_figures):
     """Gives the checks curves with the rises of a list, whatever the network does."""
 
     def script(*rises):
@@ -254,6 +261,80 @@ def test_wrong_arguments_are_told_before_the_first_step(tmp_path, options, messa
     with pytest.raises(ValueError, match=message):
         fit(tmp_path, UnimodalMonitor(tiny_probe_set(), full_every=1, every_n_steps=5, **options), job=job)
     assert job.losses == []
+
+
+RISES = (0.5, 0.5, 0.001, 0.001, 0.001)
+"""Of a scripted run whose alarm is raised at its fourth check, and stays raised."""
+
+
+def test_copies_are_counted_once_when_the_alarm_is_raised(tmp_path, scripted):
+    """By default, at the check that raises it; the file, the loggers and the warning tell the result."""
+    scripted(*RISES)
+    logger, monitor = CSVLogger(tmp_path), UnimodalMonitor(tiny_probe_set(), every_n_steps=1)
+    with pytest.warns(UserWarning, match="of 300 samples are copies"):
+        trainer = fit(tmp_path, monitor, logger=logger, max_steps=4)
+    logger.finalize("success")
+    assert [check.audit is not None for check in monitor.history] == [False, False, False, True, False]
+    assert read_checks(monitor.written_to) == monitor.history
+    with (tmp_path / "lightning_logs/version_0/metrics.csv").open() as file:
+        copies = {int(row["step"]): row["unimodal/copies_high"] for row in csv.DictReader(file) if row["unimodal/rise"]}
+    assert [step for step, limit in copies.items() if limit] == [3]
+    assert float(copies[3]) == pytest.approx(monitor.history[3].audit.interval[1])
+    assert float(trainer.callback_metrics["unimodal/copies"]) == monitor.history[3].audit.fraction
+
+
+@pytest.mark.parametrize(
+    ("audit", "expected"),
+    [(None, []), (1, [0, 1, 2, 3, 4]), (2, [1, 3])],
+    ids=["never", "at every check", "at every second one"],
+)
+def test_copies_are_counted_at_the_checks_that_were_asked_for(tmp_path, scripted, audit, expected):
+    """Whatever the alarm says."""
+    scripted(*RISES)
+    monitor = UnimodalMonitor(tiny_probe_set(), every_n_steps=1, audit=audit, audit_seconds=0.0)
+    fit(tmp_path, monitor, max_steps=4)
+    assert monitor.history[-1].state is AlarmState.RAISED
+    assert [check.step for check in monitor.history if check.audit is not None] == expected
+
+
+def test_the_seconds_of_an_audit_bound_its_samples(tmp_path, without_figures):
+    """None left: a single batch is drawn, of 64 in place of 300 samples."""
+    monitor = UnimodalMonitor(tiny_probe_set(), every_n_steps=100, audit=1, audit_seconds=0.0)
+    fit(tmp_path, monitor, max_steps=1)
+    assert [check.audit.num_samples for check in monitor.history] == [64]
+
+
+def test_an_audit_that_fails_does_not_end_the_training(tmp_path, monkeypatch, without_figures):
+    """It is told; the check stands without it."""
+
+    def explode(*_, **__):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(monitor_module, "audit_copies", explode)
+    monitor = UnimodalMonitor(tiny_probe_set(), every_n_steps=2, audit=1)
+    with pytest.warns(UserWarning, match="the copy audit at step 2 failed") as told:
+        trainer = fit(tmp_path, monitor, max_steps=3)
+    assert trainer.global_step == 3
+    assert sum("out of memory" in str(warning.message) for warning in told) == 2
+    assert [(check.step, check.audit) for check in read_checks(tmp_path / "unimodal")] == [(0, None), (2, None)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"audit": "always"}, "audit = 'always'; it is 'confirm', a number of checks from 1, or None"),
+        ({"audit": 0}, "audit = 0"),
+        ({"audit": -2}, "audit = -2"),
+        ({"audit": 1.5}, "audit = 1.5"),
+        ({"audit": True}, "audit = True"),
+        ({"audit_seconds": -1.0}, "audit_seconds = -1.0"),
+        ({"audit_seconds": float("nan")}, "audit_seconds = nan"),
+    ],
+)
+def test_an_audit_that_makes_no_sense_is_refused_at_once(options, message):
+    """Before a Trainer exists; a limit that is not a number would never end an audit."""
+    with pytest.raises(ValueError, match=message):
+        UnimodalMonitor(tiny_probe_set(), **options)
 
 
 @pytest.mark.parametrize("options", [{"every_n_steps": 0}, {"every_n_steps": 5, "on_alarm": "explode"}])

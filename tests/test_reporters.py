@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
-from simulated import FALLING, simulated_check
+from simulated import FALLING, simulated_check, simulated_testimony
 
 from unimodal_monitor import AlarmState, read_checks
+from unimodal_monitor.audit import Audit, clopper_pearson
 from unimodal_monitor.reporters.console import ConsoleReporter, line
 from unimodal_monitor.reporters.figures import FigureReporter
 from unimodal_monitor.reporters.jsonl import JsonlReporter
@@ -32,6 +33,74 @@ def test_all_scalars_are_finite_and_name_the_levels():
     assert headline(HISTORY[-1]).items() <= values.items()
     assert values["unimodal/alarm"] == 3.0
     assert "unimodal/accuracy/sigma_0.14" in values
+
+
+AUDIT = Audit(300, 3, 3, clopper_pearson(3, 300), (), 12.0, 300 * 35)
+HEARD = replace(HISTORY[1], testimony=simulated_testimony(gap=0.3, icr=0.4, auc=0.6), audit=AUDIT)
+WITNESSES = {
+    "normalized_gap": 0.3,
+    "icr": 0.4,
+    "spikiness_auc": 0.6,
+    "copies": 0.01,
+    "copies_low": AUDIT.interval[0],
+    "copies_high": AUDIT.interval[1],
+}
+
+
+def test_each_witness_has_one_number_in_the_headline():
+    """The largest normalized gap, the cleanest ICR, the highest AUC, and the share of copies."""
+    values = headline(HEARD)
+    expected = {f"unimodal/{name}": value for name, value in WITNESSES.items()}
+    assert {name: values[name] for name in expected} == pytest.approx(expected)
+    assert set(values) - set(headline(HISTORY[1])) == set(expected)
+
+
+def test_witnesses_are_told_level_by_level():
+    """Under the names of their quantities; the gap in squared data units."""
+    values, said = scalars(HEARD), HEARD.testimony
+    for name, found in (
+        ("gap", said["gap"]["gap_K"]),
+        ("icr", said["contamination"]["icr_K"]),
+        ("spikiness_auc", said["spikiness"]["auc_K"]),
+    ):
+        levels = [values[f"unimodal/{name}/sigma_{sigma:.3g}"] for sigma in HEARD.curve.sigmas]
+        assert levels == found
+    assert len(values) == len(headline(HEARD)) + 5 * 9
+    assert all(math.isfinite(value) for value in values.values())
+
+
+@pytest.mark.parametrize(
+    ("witness", "lost"), [("gap", "normalized_gap"), ("contamination", "icr"), ("spikiness", "spikiness_auc")]
+)
+def test_a_witness_that_was_not_heard_has_no_number(witness, lost):
+    """And takes none of another along."""
+    check = replace(HEARD, testimony={**HEARD.testimony, witness: None})
+    assert set(headline(HEARD)) - set(headline(check)) == {f"unimodal/{lost}"}
+    assert len(scalars(HEARD)) - len(scalars(check)) == 1 + 9
+
+
+@pytest.mark.parametrize("normalized", [None, {"levels_L": [], "value_L": [], "low_L": [], "high_L": []}])
+def test_a_gap_that_cannot_be_normalized_is_told_by_level_alone(normalized):
+    """No memorizer, or one that leads at no level."""
+    testimony = {**HEARD.testimony, "gap": {**HEARD.testimony["gap"], "normalized": normalized}}
+    values = scalars(replace(HEARD, testimony=testimony))
+    assert "unimodal/normalized_gap" not in values
+    assert "unimodal/gap/sigma_0.14" in values
+
+
+def test_without_labels_there_is_no_accuracy_to_tell():
+    """Neither its peak nor its levels; the score is there."""
+    unlabelled = replace(HEARD, curves=(replace(HEARD.curve, accuracy=None),))
+    assert {name for name in scalars(HEARD) if "accuracy" in name} == set(scalars(HEARD)) - set(scalars(unlabelled))
+    assert "unimodal/score/sigma_0.14" in scalars(unlabelled)
+
+
+def test_what_witnesses_said_comes_back_from_the_file(tmp_path):
+    """With the audit."""
+    JsonlReporter(tmp_path).report([HEARD])
+    (check,) = read_checks(tmp_path)
+    assert check == HEARD
+    assert check.audit == AUDIT
 
 
 def test_checks_come_back_from_the_file_equal(tmp_path):

@@ -108,8 +108,11 @@ class UnimodalMonitor(Callback):
         Budget(max_overhead)
         if on_alarm not in ("warn", "stop") and not callable(on_alarm):
             raise ValueError(f"on_alarm = {on_alarm!r}; it is 'warn', 'stop' or a function of the Check")
-        if audit not in ("confirm", None) and not (isinstance(audit, int) and audit > 0):
+        is_count = isinstance(audit, int) and not isinstance(audit, bool) and audit > 0
+        if audit not in ("confirm", None) and not is_count:
             raise ValueError(f"audit = {audit!r}; it is 'confirm', a number of checks from 1, or None")
+        if not audit_seconds >= 0:
+            raise ValueError(f"audit_seconds = {audit_seconds}; it is the longest that an audit may take, from 0")
         self.probe_set = probe_set
         self.every_n_steps = every_n_steps
         self.on_alarm = on_alarm

@@ -30,7 +30,7 @@ from unimodal_monitor.probes.ridge import RidgeProbe
 from unimodal_monitor.ranks import Ranks
 from unimodal_monitor.rules.base import Look
 from unimodal_monitor.verdict import judge
-from unimodal_monitor.witnesses import Testimony, Witnesses
+from unimodal_monitor.witnesses import FEWEST, Testimony, Witnesses
 
 Precision = Callable[[], AbstractContextManager[Any]]
 Progress = Callable[[int], None]
@@ -107,9 +107,11 @@ class Monitor:
         )
         self._witnesses: Witnesses | None = None
         if witnesses or probe_set.is_unlabelled:
-            self._witnesses = Witnesses(
-                probe_set, self._glances.portion.heldout, noising=self.noising, layer=self._judged
-            )
+            fewest, heldout = max(FEWEST, self.ranks.size), self._glances.portion.heldout
+            self._witnesses = Witnesses(probe_set, heldout, noising=self.noising, layer=self._judged, fewest=fewest)
+            reason = self._witnesses.missing.get("contamination")
+            if probe_set.is_unlabelled and reason:
+                raise ValueError(f"without labels the curve is that of the members' ICR, and {reason}")
         self._budget = Budget(max_overhead)
         self._seconds_per_forward: float | None = None
 
@@ -230,30 +232,44 @@ class Monitor:
     @property
     def num_images(self) -> int:
         """Images that a check passes through the network, at all levels each."""
-        if self.probe_set.is_unlabelled:
-            return 0 if self._witnesses is None else len(self._witnesses.heldout)
-        return len(self.probe_set.fit) + len(self.probe_set.heldout)
+        return self._num_probed + self._num_heard
 
     @property
     def num_forwards(self) -> int:
-        """Inputs that a check passes through the network."""
-        probed = self.num_images * len(self.noising.sigmas) * self.noising.num_draws
-        return probed + (0 if self._witnesses is None else self._witnesses.num_forwards)
+        """Inputs that a check passes through the network; further draws are for the probe alone."""
+        return (self._num_probed * self.noising.num_draws + self._num_heard) * len(self.noising.sigmas)
+
+    @property
+    def _num_probed(self) -> int:
+        return 0 if self.probe_set.is_unlabelled else len(self.probe_set.fit) + len(self.probe_set.heldout)
+
+    @property
+    def _num_heard(self) -> int:
+        """Images that pass for the witnesses alone; held-out images do only where no probe is scored on them."""
+        if self._witnesses is None:
+            return 0
+        return self._witnesses.num_images + (len(self._witnesses.heldout) if self.probe_set.is_unlabelled else 0)
 
     def describe(self) -> str:
         """What a check will measure and about what it will cost, in one sentence."""
-        sigmas, (*others, judged) = self.noising.sigmas, self.layers
+        sigmas, (*others, judged) = self.noising.sigmas, [layer for layer, _ in self._curves()]
         beyond = self._num_wanted - len(sigmas)
         seconds = None if self._seconds_per_forward is None else self._seconds_per_forward * self.num_forwards
         limit = self._budget.max_overhead
         return (
             f"{len(sigmas)} levels from sigma {sigmas[0]:.3g} to {sigmas[-1]:.3g}"
             + (f" ({beyond} of {self._num_wanted} are out of the schedule's reach)" if beyond else "")
-            + f"; layers {', '.join([*others, f'{judged} (judged)'])}; probe fitted on {len(self.probe_set.fit)} images"
-            + f" and scored on {len(self.probe_set.heldout)}; {self.num_forwards:,} forwards a check"
+            + f"; layers {', '.join([*others, f'{judged} (judged)'])}; {self._describe_images()}"
+            + f"; {self.num_forwards:,} forwards a check"
             + (f", about {seconds / self.ranks.size:.0f} s" if seconds else "")
             + (f", at most {limit:.1%} of the training's time" if limit else "")
         )
+
+    def _describe_images(self) -> str:
+        if self._witnesses is None or not self.probe_set.is_unlabelled:
+            return f"probe fitted on {len(self.probe_set.fit)} images and scored on {len(self.probe_set.heldout)}"
+        num_views, num_pairs = self._witnesses.num_views, len(self._witnesses.heldout)
+        return f"no labels: two views of {num_views} members, and {num_pairs} members against as many held-out images"
 
     def state_dict(self) -> dict[str, Any]:
         """Primitives only: the history, the glances and the alarm."""
@@ -272,7 +288,7 @@ class Monitor:
         history = [Check.from_dict(check) for check in record["history"]]
         if history:
             theirs = [(curve.layer, curve.sigmas, curve.num_images) for curve in history[-1].curves]
-            ours = [(layer, tuple(self.noising.sigmas.tolist()), len(self.probe_set.heldout)) for layer in self.layers]
+            ours = [(layer, tuple(self.noising.sigmas.tolist()), num_images) for layer, num_images in self._curves()]
             if theirs != ours:
                 raise ValueError(
                     f"the saved history was measured as {theirs}, this monitor measures {ours}; "
@@ -282,18 +298,27 @@ class Monitor:
         self._glances.taken = [Glance.from_dict(glance) for glance in record["glances"]]
         self.alarm.load_state_dict(record["alarm"])
 
+    def _curves(self) -> list[tuple[str, int]]:
+        """Layer of each curve of a check, with the number of its images."""
+        if self._witnesses is not None and self.probe_set.is_unlabelled:
+            return [(self._judged, self._witnesses.num_views)]
+        return [(layer, len(self.probe_set.heldout)) for layer in self.layers]
+
     def _measure(self, forwards: Forwards) -> tuple[Measurement | None, Testimony]:
         """The probe where there are labels, and the witnesses where they are wanted."""
-        witnesses, measured = self._witnesses, None
-        listener = None if witnesses is None else Listener(witnesses.heldout, witnesses.hear_heldout)
+        witnesses, listener, measured = self._witnesses, None, None
+        if witnesses is not None:
+            witnesses.forget()
+        if witnesses is not None and len(witnesses.heldout):
+            listener = Listener(witnesses.heldout, witnesses.hear_heldout)
         portion = self._glances.portion if self._glances.full_every > 1 else None
         if not self.probe_set.is_unlabelled:
             measured = measure(
                 forwards, self.probe_set, self.probe, ranks=self.ranks, portion=portion, listener=listener
             )
-        elif witnesses is not None:
-            heldout = self.probe_set.heldout
-            hear_all(forwards, heldout, witnesses.heldout, listen=witnesses.hear_heldout, ranks=self.ranks)
+        elif listener is not None:
+            once = forwards.with_noising(self.noising.once())
+            hear_all(once, self.probe_set.heldout, listener.rows, listen=listener.hear, ranks=self.ranks)
         return measured, Testimony() if witnesses is None else witnesses.hear(forwards, ranks=self.ranks)
 
     def _curve_without_labels(self, testimony: Testimony) -> Curve:

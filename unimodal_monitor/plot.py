@@ -68,7 +68,8 @@ def plot_history(checks: Sequence[Check]) -> "Figure":
     _mark_peaks(heat, checks)
     _draw_strip(strip, checks, edges)
     _draw_peak(peak, checks)
-    heat.set_title("Where the features know the class best, over the training", fontsize=10, color=INK, loc="left")
+    best = "are cleanest" if checks[-1].curve.accuracy is None else "know the class best"
+    heat.set_title(f"Where the features {best}, over the training", fontsize=10, color=INK, loc="left")
     return figure
 
 
@@ -173,6 +174,7 @@ def _draw_peak(axes: "Axes", checks: Sequence[Check]) -> None:
         peaks, label = [100 * (accuracy or 0.0) for accuracy in accuracies], "peak accuracy (%)"
     axes.plot(steps, peaks, color=INK, linewidth=1.8, marker=".")
     axes.set(xlabel="step", ylabel=label)
+    axes.ticklabel_format(axis="y", useOffset=False)  # which would lie on the key
     axes.legend(handles=_strip_key(), frameon=False, fontsize=7, ncols=6, loc="upper center", bbox_to_anchor=(0.5, 1.2))
     axes.spines[["top", "right"]].set_visible(False)
     raised = next((check.step for check in checks if check.state is AlarmState.RAISED), None)

@@ -17,25 +17,31 @@ Point = tuple[float, float, float]
 """Value, lower and upper limit."""
 
 
+LEAST_SPAN = 0.02
+"""Under which a panel without a neutral value is not stretched: its ups and downs would look like something."""
+
+
 def plot_evidence(checks: Sequence[Check]) -> "Figure":
     """What each witness says over the training, with 95 % limits: rise, gap, contamination, spikiness, copies.
 
     Witnesses that were heard at no check have no panel.
     """
-    heard = [(title, points) for title, read in WITNESSES.items() if (points := _read(checks, read))]
+    heard = [(title, points) for title, (read, _) in WITNESSES.items() if (points := _read(checks, read))]
     figure = new_figure(9.5, 1.2 + 1.45 * len(heard))
     panels = figure.subplots(len(heard), 1, sharex=True, squeeze=False)[:, 0]
     raised = next((check.step for check in checks if check.state is AlarmState.RAISED), None)
     for axes, (title, points) in zip(panels, heard, strict=True):
         _draw(axes, title, points)
         if raised is not None:
-            axes.axvline(raised, color=STATE_COLOURS[AlarmState.RAISED], linewidth=1)
+            axes.axvline(raised, color=STATE_COLOURS[AlarmState.RAISED], linewidth=1, zorder=0)
     if raised is not None:
         panels[0].annotate(
             " alarm", (raised, 1), xycoords=("data", "axes fraction"), va="top", fontsize=8,
             color=STATE_COLOURS[AlarmState.RAISED],
         )  # fmt: skip
-    panels[-1].set_xlabel("step")
+    panels[-1].set_xlabel("step", fontsize=9)
+    panels[-1].xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    figure.align_ylabels(panels)
     figure.suptitle("What each witness says, with 95 % limits", fontsize=10, color=INK, x=0.02, ha="left")
     return figure
 
@@ -80,13 +86,14 @@ def _copies(check: Check) -> Point | None:
     return 100 * check.audit.fraction, 100 * low, 100 * high
 
 
-WITNESSES: dict[str, Callable[[Check], Point | None]] = {
-    "rise (% of height)": _rise,
-    "normalized gap": _gap,
-    "ICR": _contamination,
-    "spikiness AUC": _spikiness,
-    "copies (%)": _copies,
+WITNESSES: dict[str, tuple[Callable[[Check], Point | None], float | None]] = {
+    "rise\n(% of height)": (_rise, 0.0),
+    "normalized gap\n(1: memorizer)": (_gap, 0.0),
+    "ICR\n(0: no noise)": (_contamination, None),
+    "spikiness AUC\n(0.5: alike)": (_spikiness, 0.5),
+    "copies\n(% of samples)": (_copies, 0.0),
 }
+"""How each is read, by its label, and the value that says nothing, where there is one."""
 
 
 def _read(checks: Sequence[Check], read: Callable[[Check], Point | None]) -> list[tuple[int, Point]]:
@@ -96,12 +103,16 @@ def _read(checks: Sequence[Check], read: Callable[[Check], Point | None]) -> lis
 def _draw(axes: "Axes", title: str, points: list[tuple[int, Point]]) -> None:
     steps = [step for step, _ in points]
     value, low, high = np.array([point for _, point in points]).T
+    # rounding can put an estimate outside its own limits, by which Matplotlib will not draw an error bar
+    reach = np.maximum([value - low, high - value], 0)
     axes.fill_between(steps, low, high, color=MUTED, alpha=0.3, linewidth=0)
-    axes.errorbar(steps, value, yerr=(value - low, high - value), color=INK, linewidth=1.6, marker=".", elinewidth=0.6)
-    axes.axhline(0.5 if "AUC" in title else 0.0, color=MUTED, linewidth=0.8, linestyle=":")
-    if title == "ICR":
-        margin = max(high.max() - low.min(), 0.02) / 5
+    axes.errorbar(steps, value, yerr=reach, color=INK, linewidth=1.6, marker="o", markersize=4, elinewidth=1, capsize=2)
+    neutral = WITNESSES[title][1]
+    if neutral is None:
+        margin = max(high.max() - low.min(), LEAST_SPAN) / 5
         axes.set_ylim(low.min() - margin, high.max() + margin)
+    else:
+        axes.axhline(neutral, color=MUTED, linewidth=0.8, linestyle=":")
     axes.set_ylabel(title, fontsize=8)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)

@@ -66,9 +66,12 @@ class Witnesses:
         heldout: (M,) rows of the held-out images that pass through the whole network.
         noising: levels and noise; one draw of it is used.
         layer: whose features are looked at.
+        fewest: images of a role, under which its signals are left out and none of them passes through the network.
     """
 
-    def __init__(self, probe_set: ProbeSet, heldout: Tensor, *, noising: Noising, layer: str) -> None:
+    def __init__(
+        self, probe_set: ProbeSet, heldout: Tensor, *, noising: Noising, layer: str, fewest: int = FEWEST
+    ) -> None:
         probed = 0 if probe_set.is_unlabelled else len(probe_set.fit) + len(probe_set.heldout)
         num_members, num_views = (
             min(len(probe_set.members), int(share * probed) if probed else MOST_UNPROBED)
@@ -76,17 +79,23 @@ class Witnesses:
         )
         self.members, self.layer = probe_set.members, layer
         self.noising = noising.once()
-        self.heldout = heldout[:num_members]
-        self.num_views = num_views
         found = find_shift(probe_set.members.images, probe_set.heldout.images)
         self.shift = None if found is None else found.describe()
+        self.missing = {} if self.shift is None else {"trust in the gap": self.shift}
+        counts = {"gap": min(num_members, len(heldout)), "contamination": num_views}
+        counts["spikiness"] = counts["gap"]
+        for name, count in counts.items():
+            if count < fewest:
+                self.missing[name] = f"{count} images are too few; {fewest} would do"
+        self.heldout = heldout[: 0 if "gap" in self.missing else num_members]
+        self.num_views = 0 if "contamination" in self.missing else num_views
         self._memorizer_KN: Tensor | None = None
-        self._start()
+        self.forget()
 
     @property
-    def num_forwards(self) -> int:
-        """Inputs that `hear` passes through the network, beside the held-out images."""
-        return (len(self.heldout) + 2 * self.num_views) * len(self.noising.sigmas)
+    def num_images(self) -> int:
+        """Images that `hear` passes through the network, at all levels each, beside the held-out images."""
+        return len(self.heldout) + 2 * self.num_views
 
     def memorizer_errors(self, device: torch.device) -> Tensor:
         """(K, N) errors of the closed-form memorizer of the members on the noised members; computed once."""
@@ -118,10 +127,11 @@ class Witnesses:
         ranks.together(lambda: self._run(forwards, ranks), device=forwards.device)
         with ranks.merged(list(self._signals.values())):
             testimony = self._compute(forwards.device)
-        self._start()
+        self.forget()
         return testimony
 
-    def _start(self) -> None:
+    def forget(self) -> None:
+        """Start anew, as after a check that failed half way: what was heard then is of another network."""
         num_levels = len(self.noising.sigmas)
         self._gap, self._spikiness = DenoisingGap(num_levels), Spikiness(num_levels)
         self._contamination = Contamination(num_levels)
@@ -130,10 +140,16 @@ class Witnesses:
         }  # fmt: skip
 
     def _run(self, forwards: Forwards, ranks: Ranks) -> None:
-        rows = ranks.share(torch.arange(len(self.heldout)))
+        if len(self.heldout):
+            self._run_members(forwards, ranks.share(torch.arange(len(self.heldout))))
+        if self.num_views:
+            self._run_views(forwards, ranks.share(torch.arange(self.num_views)))
+
+    def _run_members(self, forwards: Forwards, rows: Tensor) -> None:
         for batch in forwards.batches(self.members, rows, numbers=self.heldout[rows], to_the_end=True):
             self._take(batch, torch.ones_like(batch.numbers, dtype=torch.bool), is_member=True)
-        rows = ranks.share(torch.arange(self.num_views))
+
+    def _run_views(self, forwards: Forwards, rows: Tensor) -> None:
         views = two_views(self.members.images[rows], seed=self.noising.seed, indices=rows.tolist())
         passing = (
             forwards.batches(ImageSet(view), torch.arange(len(rows)), numbers=FIRST_VIEW + 2 * rows + side)
@@ -150,24 +166,26 @@ class Witnesses:
         self._spikiness.update(batch.features[self.layer][:, where], numbers, is_member=is_member)
 
     def _compute(self, device: torch.device) -> Testimony:
-        missing = {} if self.shift is None else {"trust in the gap": self.shift}
-        memorizer_KN = self.memorizer_errors(device)
-        self._gap.memorizer_error_KN = memorizer_KN
-        gap = self._said("gap", self._gap.compute, len(self.heldout), missing)
+        missing = dict(self.missing)
+        gap = self._said("gap", lambda: self._compute_gap(device), missing)
         return Testimony(
             gap=gap,
-            pairs=Pairs(gap.heldout_KN, gap.members_KN, memorizer_KN)
+            pairs=Pairs(gap.heldout_KN, gap.members_KN, self.memorizer_errors(device))
             if gap is not None and self.shift is None
             else None,
-            contamination=self._said("contamination", self._contamination.compute, self.num_views, missing),
-            spikiness=self._said("spikiness", self._spikiness.compute, len(self.heldout), missing),
+            contamination=self._said("contamination", self._contamination.compute, missing),
+            spikiness=self._said("spikiness", self._spikiness.compute, missing),
             missing=missing,
         )
 
-    def _said(self, name: str, compute: Callable[[], Any], num_images: int, missing: dict[str, str]) -> Any:
+    def _compute_gap(self, device: torch.device) -> Gap:
+        self._gap.memorizer_error_KN = self.memorizer_errors(device)
+        gap: Gap = self._gap.compute()
+        return gap
+
+    def _said(self, name: str, compute: Callable[[], Any], missing: dict[str, str]) -> Any:
         """What a signal says; one that cannot is left out with its reason, and takes nothing else with it."""
-        if num_images < FEWEST:
-            missing[name] = f"{num_images} images are too few; {FEWEST} would do"
+        if name in missing:
             return None
         try:
             return compute()

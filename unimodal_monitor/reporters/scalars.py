@@ -13,6 +13,8 @@ STATE_CODES = {
     AlarmState.FADING: 2.0,
     AlarmState.RAISED: 3.0,
 }
+LEVELS = (("gap", "gap", "gap_K"), ("icr", "contamination", "icr_K"), ("spikiness_auc", "spikiness", "auc_K"))
+"""What is told of a witness level by level: the scalar's name, the witness, and its figures."""
 
 
 def cost(found: Check | Glance) -> dict[str, float]:
@@ -45,9 +47,9 @@ def scalars(check: Check) -> dict[str, float]:
     quantities = {"score": check.curve.score.mean}
     if check.curve.accuracy is not None:
         quantities["accuracy"] = check.curve.accuracy.mean
-    for name, key in (("gap", "gap_K"), ("contamination", "icr_K"), ("spikiness", "auc_K")):
-        if said := check.testimony.get(name):
-            quantities[key.removesuffix("_K")] = said[key]
+    for name, witness, key in LEVELS:
+        if said := check.testimony.get(witness):
+            quantities[name] = said[key]
     levels = {
         f"unimodal/{name}/sigma_{sigma:.3g}": value
         for name, values in quantities.items()
