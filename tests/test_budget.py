@@ -92,3 +92,18 @@ def test_a_share_that_is_not_positive_is_refused(max_overhead):
     """The error says what came."""
     with pytest.raises(ValueError, match=f"max_overhead = {max_overhead}"):
         Budget(max_overhead)
+
+
+def test_time_aside_is_neither_looks_nor_training(clock):
+    """An audit has a budget of its own, and a failed one counts as little."""
+    budget = Budget(0.01, clock=clock)
+    with budget.aside():
+        clock.now += 1000.0
+    look(budget, clock, "check", 1.0)
+    clock.now += 50.0
+    before = budget.overhead
+    with pytest.raises(RuntimeError), budget.aside():
+        clock.now += 1000.0
+        raise RuntimeError
+    assert budget.overhead == before == 1 / 50
+    assert not budget.allows("check")

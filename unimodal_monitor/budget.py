@@ -25,7 +25,7 @@ class Budget:
         self.max_overhead = max_overhead
         self.clock = clock
         self._start: float | None = None
-        self._spent = 0.0
+        self._spent = self._aside = 0.0
         self._last: dict[str, float] = {}
 
     @contextmanager
@@ -38,6 +38,16 @@ class Budget:
         finally:
             self._last[kind] = self.clock() - start
             self._spent += self._last[kind]
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """The time within the block counts neither as looks nor as training."""
+        start = self.clock()
+        try:
+            yield
+        finally:
+            if self._start is not None:
+                self._aside += self.clock() - start
 
     @property
     def overhead(self) -> float | None:
@@ -57,4 +67,4 @@ class Budget:
         return self._spent + expected <= self.max_overhead * self._training()
 
     def _training(self) -> float:
-        return 0.0 if self._start is None else self.clock() - self._start - self._spent
+        return 0.0 if self._start is None else self.clock() - self._start - self._spent - self._aside

@@ -207,12 +207,14 @@ class Monitor:
     ) -> Audit:
         """Draw samples and count the copies of members among them; the last check keeps the result.
 
+        Its time is outside `max_overhead`.
+
         Args:
             precision: gives the context of the forwards, such as autocast.
             num_samples: to draw; 300 without a copy bound the fraction by 1.2 %.
             max_seconds: after which no further batch of samples is begun.
         """
-        with precision(), holding_weights(self.denoiser):
+        with self._budget.aside(), precision(), holding_weights(self.denoiser):
             audit = audit_copies(
                 self.denoiser,
                 self.probe_set.members.images,
