@@ -4,12 +4,16 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from simulated import FALLING, HUMPED, RISING, SIGMAS, STD, USELESS, simulated_outcomes
 
 from unimodal_monitor.curve import Curve
 from unimodal_monitor.rules.base import Look
+from unimodal_monitor.rules.both import Both
+from unimodal_monitor.rules.gap import GapOpened
 from unimodal_monitor.rules.peak import PeakFell
 from unimodal_monitor.rules.rise import RiseLost
+from unimodal_monitor.signals.gap import Pairs
 
 ERROR = 1e-4
 FLAT = (0.30, 0.30, 0.30, 0.30, 0.30, 0.29, 0.25, 0.20, 0.10)
@@ -17,10 +21,18 @@ LOWER = tuple(0.8 * value for value in HUMPED)
 SLIGHTLY_LOWER = tuple(0.97 * value for value in HUMPED)
 
 
-def look_at(mean, *, number=2, step=None, num_images=2000, seed=0):
+def made_pairs(gap, *, num_images=300, seed=0):
+    """Members denoised better by this part of what the memorizer is ahead, at all levels."""
+    generator = torch.Generator().manual_seed(seed)
+    shared, *own = torch.rand(4, len(SIGMAS), num_images, generator=generator, dtype=torch.float64)
+    return Pairs(1 + shared + own[0], 1 - gap + shared + own[1], shared + own[2])
+
+
+def look_at(mean, *, number=2, step=None, num_images=2000, seed=0, pairs=None):
     outcomes = simulated_outcomes(mean, num_images=num_images, seed=seed)
     curve = Curve.from_outcomes("mid_block", SIGMAS, STD, outcomes)
-    return Look(number, 10 * number if step is None else step, curve, outcomes.score_KRM.double().mean(1).numpy())
+    score_KM = outcomes.score_KRM.double().mean(1).numpy()
+    return Look(number, 10 * number if step is None else step, curve, score_KM, None, pairs)
 
 
 def last_finding(rule, *means, **options):
@@ -114,9 +126,47 @@ def test_a_rise_at_exactly_half_is_lost_as_seldom_as_promised():
     assert held / 2000 < 0.3
 
 
+def test_an_open_gap_is_told_with_its_size():
+    """A gap of 30 % is surely more than 10 %, one of 11 % is not."""
+    found = GapOpened().look(look_at(FLAT, pairs=made_pairs(0.3)), error=ERROR)
+    assert found.holds
+    assert "surely more than 10%" in found.sentence
+    found = GapOpened().look(look_at(FLAT, pairs=made_pairs(0.11)), error=ERROR)
+    assert not found.holds
+    assert "of the memorizer's at sigma" in found.sentence
+
+
+def test_a_gap_arms_where_it_was_measured():
+    """And a closed one would arm anew."""
+    cases = [(made_pairs(0.0), True, True), (made_pairs(0.3), True, False), (None, False, False)]
+    for pairs, is_established, reaches in cases:
+        found = GapOpened().look(look_at(FLAT, pairs=pairs), error=ERROR)
+        assert (found.is_established, found.reaches) == (is_established, reaches)
+
+
+@pytest.mark.parametrize("arms", [False, True])
+@pytest.mark.parametrize(
+    ("mean", "gap", "holds", "note"),
+    [(HUMPED, 0.0, False, ""), (LOWER, 0.0, False, "fell"), (HUMPED, 0.3, False, "gap"), (LOWER, 0.3, True, "")],
+    ids=["neither", "first", "second", "both"],
+)
+def test_both_speaks_where_both_rules_speak(mean, gap, holds, note, arms):
+    """What one says alone is a note; it arms only if asked to, and is armed anew only where the gap is closed."""
+    rule = Both(PeakFell(), GapOpened(), arms=arms)
+    rule.look(look_at(HUMPED, number=1, pairs=made_pairs(0.0)), error=ERROR)
+    found = rule.look(look_at(mean, pairs=made_pairs(gap)), error=ERROR)
+    assert found.holds is holds
+    assert (found.is_established, found.reaches) == (arms, arms and gap == 0.0)
+    assert bool(found.note) is bool(note)
+    assert note in found.note
+    assert "peak" in found.sentence and "gap" in found.sentence
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: GapOpened(min_gap=1.0), "min_gap = 1.0"),
+        (lambda: Both(PeakFell(), GapOpened(), share=2.0), "share = 2.0"),
         (lambda: RiseLost(lost_fraction=1.0), "lost_fraction = 1.0"),
         (lambda: RiseLost(min_rise=-0.1), "min_rise = -0.1"),
         (lambda: RiseLost(share=0.0), "share = 0.0"),
