@@ -19,22 +19,26 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 from zoo import LAYERS, Checkpoint, checkpoints, load_denoiser, read_split, unseen_images
 
-from unimodal_monitor.alarm import Alarm
+from unimodal_monitor.alarm import Alarm, AlarmState
 from unimodal_monitor.curve import Curve
 from unimodal_monitor.data import ProbeSet
 from unimodal_monitor.features import capture, find_layers
 from unimodal_monitor.forwards import Forwards, Noising
 from unimodal_monitor.images import ImageSet
 from unimodal_monitor.measure import hear_all
+from unimodal_monitor.noise import karras_sigmas
 from unimodal_monitor.ranks import Ranks
 from unimodal_monitor.rules.base import Look
 from unimodal_monitor.rules.gap import GapOpened
 from unimodal_monitor.rules.peak import PeakFell
 from unimodal_monitor.rules.rise import RiseLost
+from unimodal_monitor.sampler import heun_forwards
 from unimodal_monitor.signals.class_snr import ClassSNR
 from unimodal_monitor.witnesses import Testimony, Witnesses
 
 JUDGED = LAYERS[-1]
+NUM_STEPS = 18
+"""Of the sampler with which the copies were counted."""
 
 
 def probe_set_of(run: list[Checkpoint], args: argparse.Namespace) -> ProbeSet:
@@ -73,7 +77,7 @@ def hear(run: list[Checkpoint], args: argparse.Namespace, noising: Noising) -> l
 def follow(run: list[Checkpoint], args: argparse.Namespace) -> list[dict]:
     """One run as the default alarm would see it, with a check at each checkpoint, and every witness alone."""
     monitor = cached_monitor(args.cache, run[0], full_every=1)
-    label_free = Alarm(rules=(RiseLost(),))
+    label_free = Alarm.without_labels()
     alone = {"rise": RiseLost(), "peak": PeakFell(), "gap": GapOpened(), "icr": PeakFell(min_fall=0.0)}
     rows = []
     for number, (checkpoint, heard) in enumerate(zip(run, hear(run, args, monitor.noising), strict=True), 1):
@@ -84,7 +88,7 @@ def follow(run: list[Checkpoint], args: argparse.Namespace) -> list[dict]:
         clean = Curve.without_labels(JUDGED, monitor.noising.sigmas, 0.5, heard.contamination.cleanliness_KN)
         score_KM = check.outcomes[JUDGED].score_KM
         look = Look(number, checkpoint.step, check.curve, score_KM, None, heard.pairs)
-        look_clean = Look(number, checkpoint.step, clean, clean_KM)
+        look_clean = Look(number, checkpoint.step, clean, clean_KM, None, heard.pairs)
         holds = {
             name: rule.look(look_clean if name == "icr" else look, error=0.0005).holds for name, rule in alone.items()
         }
@@ -101,10 +105,13 @@ class Replay:
     """Stands in for `Witnesses` with what was heard before."""
 
     num_forwards = 0
-    hear_heldout = None
 
     def __init__(self, heard: Testimony) -> None:
         self.heard = heard
+        self.heldout = torch.arange(heard.gap.heldout_KN.shape[1])
+
+    def hear_heldout(self, batch: object) -> None:
+        """They were heard before."""
 
     def hear(self, forwards: object, *, ranks: Ranks) -> Testimony:
         return self.heard
@@ -124,14 +131,29 @@ def peak_gap(heard: Testimony) -> tuple[float, float, float]:
     return float(gap.value_L[best]), float(gap.low_L[best]), float(gap.high_L[best])
 
 
-WITNESSES: dict[str, tuple[str, Callable[[dict], float]]] = {
-    "rise": ("rise of the score, % (falls)", lambda row: -row["check"].verdict.rise / row["check"].verdict.height),
-    "peak": ("peak score (falls)", lambda row: -max(row["check"].curve.score.mean)),
-    "accuracy": ("peak accuracy, % (falls)", lambda row: -max(row["check"].curve.accuracy.mean)),
-    "gap": ("normalized gap", lambda row: peak_gap(row["heard"])[0]),
-    "icr": ("least ICR", lambda row: float(row["heard"].contamination.icr_K.min())),
-    "spikiness": ("spikiness AUC", lambda row: float(row["heard"].spikiness.auc_K.max())),
-    "snr": ("peak class SNR (falls)", lambda row: -float(row["snr"].max())),
+def free(heard: Testimony) -> int:
+    """The probe's own forwards tell it."""
+    return 0
+
+
+def cost_of_gap(heard: Testimony) -> int:
+    """Forwards of the members; the held-out images are the probe's own."""
+    return heard.gap.members_KN.numel()
+
+
+def cost_of_icr(heard: Testimony) -> int:
+    """Forwards of both views."""
+    return 2 * heard.contamination.cleanliness_KN.numel()
+
+
+WITNESSES: dict[str, tuple[str, Callable[[dict], float], Callable[[Testimony], int]]] = {
+    "rise": ("rise of the score, % (falls)", lambda r: -r["check"].verdict.rise / r["check"].verdict.height, free),
+    "peak": ("peak score (falls)", lambda r: -max(r["check"].curve.score.mean), free),
+    "accuracy": ("peak accuracy, % (falls)", lambda r: -max(r["check"].curve.accuracy.mean), free),
+    "gap": ("normalized gap", lambda r: peak_gap(r["heard"])[0], cost_of_gap),
+    "icr": ("least ICR", lambda r: float(r["heard"].contamination.icr_K.min()), cost_of_icr),
+    "spikiness": ("spikiness AUC", lambda r: float(r["heard"].spikiness.auc_K.max()), cost_of_gap),
+    "snr": ("peak class SNR (falls)", lambda r: -float(r["snr"].max()), free),
 }
 
 
@@ -152,21 +174,39 @@ def print_table(rows: list[dict]) -> None:
 
 
 def print_summary(runs: list[list[dict]]) -> None:
-    print("\n| witness | rank correlation with copies, 256 members | AUROC for copies over 1 %, 256 members "
-          "| first significant, 256 members | 1,024 members | 49,152 members |\n|---|---|---|---|---|---|")  # fmt: skip
-    for name, (title, read) in WITNESSES.items():
+    print("\n| witness | forwards a check, beyond the probe's | rank correlation with copies, 256 members "
+          "| AUROC for copies over 1 %, 256 members | first significant, 256 members | 1,024 members "
+          "| 49,152 members |\n|---|---|---|---|---|---|---|")  # fmt: skip
+    for name, (title, read, cost) in WITNESSES.items():
         of_256 = [row for row in runs[0] if row["checkpoint"].step > 500]
         values = [read(row) for row in of_256]
         copies = [row["checkpoint"].copy_fraction for row in of_256]
         correlation = spearmanr(values, copies).statistic
         area = roc_auc_score([fraction > 0.01 for fraction in copies], values)
         firsts = [
-            next((f"{r['checkpoint'].images_seen // 1000}k" for r in run if r["holds"].get(name)), "never")
-            if name in runs[0][0]["holds"]
-            else "no error known"
+            first(run, lambda row, name=name: row["holds"][name]) if name in runs[0][0]["holds"] else "no error known"
             for run in runs
         ]
-        print(f"| {title} | {correlation:+.2f} | {area:.2f} | {' | '.join(firsts)} |")
+        print(f"| {title} | {cost(runs[-1][0]['heard']):,} | {correlation:+.2f} | {area:.2f} | {' | '.join(firsts)} |")
+
+
+def print_alarms(runs: list[list[dict]]) -> None:
+    print("\n| alarm | first raised, 256 members | 1,024 members | 49,152 members |\n|---|---|---|---|")
+    for title, state_of in {
+        "default": lambda row: row["check"].state,
+        "without labels": lambda row: row["label_free"],
+    }.items():
+        firsts = [first(run, lambda row, state_of=state_of: state_of(row) is AlarmState.RAISED) for run in runs]
+        print(f"| {title} | {' | '.join(firsts)} |")
+    rows = [row for run in runs for row in run]
+    num_probed, num_samples = rows[0]["check"].num_forwards, rows[0]["checkpoint"].num_samples
+    print(f"\nThe probe's own forwards are {num_probed:,} a check; copies among {num_samples:,} samples take "
+          f"{num_samples * heun_forwards(karras_sigmas(NUM_STEPS)):,}.")  # fmt: skip
+
+
+def first(run: list[dict], holds: Callable[[dict], bool]) -> str:
+    """Thousands of images seen at the first checkpoint at which it holds."""
+    return next((f"{row['checkpoint'].images_seen // 1000}k" for row in run if holds(row)), "never")
 
 
 def main() -> None:
@@ -181,6 +221,7 @@ def main() -> None:
     ]
     print_table([row for run in runs for row in run])
     print_summary(runs)
+    print_alarms(runs)
 
 
 if __name__ == "__main__":

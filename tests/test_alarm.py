@@ -141,7 +141,8 @@ def test_without_labels_the_evidence_names_both():
     assert said[0].startswith("the peak stands at 100% of its best")
     assert "; the denoising gap is" in said[0]
     assert "surely more than 10%" in said[1]
-    assert said[2].startswith("the peak fell from") and said[2].endswith("(at this check)")
+    assert said[2].startswith("the peak fell from")
+    assert said[2].endswith("(at this check)")
     assert all(sentence.count("gap is") == 1 for sentence in said)
 
 

@@ -159,7 +159,8 @@ def test_both_speaks_where_both_rules_speak(mean, gap, holds, note, arms):
     assert (found.is_established, found.reaches) == (arms, arms and gap == 0.0)
     assert bool(found.note) is bool(note)
     assert note in found.note
-    assert "peak" in found.sentence and "gap" in found.sentence
+    assert "peak" in found.sentence
+    assert "gap" in found.sentence
 
 
 @pytest.mark.parametrize(
