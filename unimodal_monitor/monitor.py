@@ -261,7 +261,10 @@ class Monitor:
         history = [Check.from_dict(check) for check in record["history"]]
         if history:
             theirs = [(curve.layer, curve.sigmas, curve.num_images) for curve in history[-1].curves]
-            ours = [(layer, tuple(self.noising.sigmas.tolist()), len(self.probe_set.heldout)) for layer in self.layers]
+            layers, num_images = list(self.layers), len(self.probe_set.heldout)
+            if self.probe_set.is_unlabelled and self._witnesses is not None:
+                layers, num_images = [self._judged], self._witnesses.num_views
+            ours = [(layer, tuple(self.noising.sigmas.tolist()), num_images) for layer in layers]
             if theirs != ours:
                 raise ValueError(
                     f"the saved history was measured as {theirs}, this monitor measures {ours}; "
