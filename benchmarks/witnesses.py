@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from cached import cached_monitor
+from cached import CachedMonitor, cached_monitor
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 from zoo import LAYERS, Checkpoint, checkpoints, load_denoiser, read_split, unseen_images
@@ -96,7 +96,8 @@ def follow(run: list[Checkpoint], args: argparse.Namespace) -> list[dict]:
         holds["spikiness"] = bool((spikes.auc_K - 0.5).max() > 4 * (spikes.high_K - spikes.low_K).max() / 3.92)
         rows.append({
             "checkpoint": checkpoint, "check": check, "heard": heard, "holds": holds,
-            "label_free": label_free.update(look_clean), "snr": snr_of(monitor, checkpoint, args),
+            "label_free": label_free.update(look_clean),
+            "snr": snr_of(monitor), "shuffled": snr_of(monitor, shuffled=True),
         })  # fmt: skip
     return rows
 
@@ -117,11 +118,12 @@ class Replay:
         return self.heard
 
 
-def snr_of(monitor: object, checkpoint: Checkpoint, args: argparse.Namespace) -> np.ndarray:
-    features_KND = monitor.features[JUDGED].float()
-    fit = monitor.probe_set.fit
+def snr_of(monitor: CachedMonitor, *, shuffled: bool = False) -> np.ndarray:
+    """(K,) class SNR of the images that the probe is fitted on; with shuffled labels, what classes do not explain."""
+    features_KND, fit = monitor.features[JUDGED].float(), monitor.probe_set.fit
+    order = torch.randperm(len(fit), generator=torch.Generator().manual_seed(0)) if shuffled else slice(None)
     signal = ClassSNR(len(features_KND), features_KND.shape[2], 10)
-    signal.update(features_KND[:, fit.indices], fit.labels)
+    signal.update(features_KND[:, fit.indices], fit.labels[order])
     return signal.compute().snr_K.numpy()
 
 
@@ -159,7 +161,7 @@ WITNESSES: dict[str, tuple[str, Callable[[dict], float], Callable[[Testimony], i
 
 def print_table(rows: list[dict]) -> None:
     print("\n| members | images seen | copies (%) | rise (%) | peak score | peak accuracy (%) | normalized gap [95 %] "
-          "| least ICR | spikiness AUC | peak class SNR | alarm | label-free alarm |"
+          "| least ICR | spikiness AUC | peak class SNR (labels shuffled) | alarm | label-free alarm |"
           "\n|---|---|---|---|---|---|---|---|---|---|---|---|")  # fmt: skip
     for row in rows:
         checkpoint, check, heard = row["checkpoint"], row["check"], row["heard"]
@@ -170,7 +172,8 @@ def print_table(rows: list[dict]) -> None:
               f"| {100 * check.verdict.rise / check.verdict.height:+.1f} | {max(check.curve.score.mean):.4f} "
               f"| {100 * max(check.curve.accuracy.mean):.1f} | {value:.3f} [{low:.3f}, {high:.3f}] "
               f"| {icr.icr_K[best]:.3f} ± {icr.error_K[best]:.3f} | {heard.spikiness.auc_K.max():.3f} "
-              f"| {row['snr'].max():.2f} | {check.state.value} | {row['label_free'].value} |")  # fmt: skip
+              f"| {row['snr'].max():.2f} ({row['shuffled'].max():.2f}) "
+              f"| {check.state.value} | {row['label_free'].value} |")  # fmt: skip
 
 
 def print_summary(runs: list[list[dict]]) -> None:
