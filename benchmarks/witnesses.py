@@ -14,27 +14,31 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from cached import cached_monitor
+from cached import CachedMonitor, cached_monitor
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 from zoo import LAYERS, Checkpoint, checkpoints, load_denoiser, read_split, unseen_images
 
-from unimodal_monitor.alarm import Alarm
+from unimodal_monitor.alarm import Alarm, AlarmState
 from unimodal_monitor.curve import Curve
 from unimodal_monitor.data import ProbeSet
 from unimodal_monitor.features import capture, find_layers
 from unimodal_monitor.forwards import Forwards, Noising
 from unimodal_monitor.images import ImageSet
 from unimodal_monitor.measure import hear_all
+from unimodal_monitor.noise import karras_sigmas
 from unimodal_monitor.ranks import Ranks
 from unimodal_monitor.rules.base import Look
 from unimodal_monitor.rules.gap import GapOpened
 from unimodal_monitor.rules.peak import PeakFell
 from unimodal_monitor.rules.rise import RiseLost
+from unimodal_monitor.sampler import heun_forwards
 from unimodal_monitor.signals.class_snr import ClassSNR
 from unimodal_monitor.witnesses import Testimony, Witnesses
 
 JUDGED = LAYERS[-1]
+NUM_STEPS = 18
+"""Of the sampler with which the copies were counted."""
 
 
 def probe_set_of(run: list[Checkpoint], args: argparse.Namespace) -> ProbeSet:
@@ -73,7 +77,7 @@ def hear(run: list[Checkpoint], args: argparse.Namespace, noising: Noising) -> l
 def follow(run: list[Checkpoint], args: argparse.Namespace) -> list[dict]:
     """One run as the default alarm would see it, with a check at each checkpoint, and every witness alone."""
     monitor = cached_monitor(args.cache, run[0], full_every=1)
-    label_free = Alarm(rules=(RiseLost(),))
+    label_free = Alarm.without_labels()
     alone = {"rise": RiseLost(), "peak": PeakFell(), "gap": GapOpened(), "icr": PeakFell(min_fall=0.0)}
     rows = []
     for number, (checkpoint, heard) in enumerate(zip(run, hear(run, args, monitor.noising), strict=True), 1):
@@ -84,7 +88,7 @@ def follow(run: list[Checkpoint], args: argparse.Namespace) -> list[dict]:
         clean = Curve.without_labels(JUDGED, monitor.noising.sigmas, 0.5, heard.contamination.cleanliness_KN)
         score_KM = check.outcomes[JUDGED].score_KM
         look = Look(number, checkpoint.step, check.curve, score_KM, None, heard.pairs)
-        look_clean = Look(number, checkpoint.step, clean, clean_KM)
+        look_clean = Look(number, checkpoint.step, clean, clean_KM, None, heard.pairs)
         holds = {
             name: rule.look(look_clean if name == "icr" else look, error=0.0005).holds for name, rule in alone.items()
         }
@@ -92,7 +96,8 @@ def follow(run: list[Checkpoint], args: argparse.Namespace) -> list[dict]:
         holds["spikiness"] = bool((spikes.auc_K - 0.5).max() > 4 * (spikes.high_K - spikes.low_K).max() / 3.92)
         rows.append({
             "checkpoint": checkpoint, "check": check, "heard": heard, "holds": holds,
-            "label_free": label_free.update(look_clean), "snr": snr_of(monitor, checkpoint, args),
+            "label_free": label_free.update(look_clean),
+            "snr": snr_of(monitor), "shuffled": snr_of(monitor, shuffled=True),
         })  # fmt: skip
     return rows
 
@@ -101,11 +106,13 @@ class Replay:
     """Stands in for `Witnesses` with what was heard before."""
 
     num_images = 0
-    heldout = torch.arange(0)
-    hear_heldout = None
 
     def __init__(self, heard: Testimony) -> None:
         self.heard = heard
+        self.heldout = torch.arange(heard.gap.heldout_KN.shape[1])
+
+    def hear_heldout(self, batch: object) -> None:
+        """They were heard before."""
 
     def forget(self) -> None:
         pass
@@ -114,11 +121,12 @@ class Replay:
         return self.heard
 
 
-def snr_of(monitor: object, checkpoint: Checkpoint, args: argparse.Namespace) -> np.ndarray:
-    features_KND = monitor.features[JUDGED].float()
-    fit = monitor.probe_set.fit
+def snr_of(monitor: CachedMonitor, *, shuffled: bool = False) -> np.ndarray:
+    """(K,) class SNR of the images that the probe is fitted on; with shuffled labels, what classes do not explain."""
+    features_KND, fit = monitor.features[JUDGED].float(), monitor.probe_set.fit
+    order = torch.randperm(len(fit), generator=torch.Generator().manual_seed(0)) if shuffled else slice(None)
     signal = ClassSNR(len(features_KND), features_KND.shape[2], 10)
-    signal.update(features_KND[:, fit.indices], fit.labels)
+    signal.update(features_KND[:, fit.indices], fit.labels[order])
     return signal.compute().snr_K.numpy()
 
 
@@ -128,20 +136,35 @@ def peak_gap(heard: Testimony) -> tuple[float, float, float]:
     return float(gap.value_L[best]), float(gap.low_L[best]), float(gap.high_L[best])
 
 
-WITNESSES: dict[str, tuple[str, Callable[[dict], float]]] = {
-    "rise": ("rise of the score, % (falls)", lambda row: -row["check"].verdict.rise / row["check"].verdict.height),
-    "peak": ("peak score (falls)", lambda row: -max(row["check"].curve.score.mean)),
-    "accuracy": ("peak accuracy, % (falls)", lambda row: -max(row["check"].curve.accuracy.mean)),
-    "gap": ("normalized gap", lambda row: peak_gap(row["heard"])[0]),
-    "icr": ("least ICR", lambda row: float(row["heard"].contamination.icr_K.min())),
-    "spikiness": ("spikiness AUC", lambda row: float(row["heard"].spikiness.auc_K.max())),
-    "snr": ("peak class SNR (falls)", lambda row: -float(row["snr"].max())),
+def free(heard: Testimony) -> int:
+    """The probe's own forwards tell it."""
+    return 0
+
+
+def cost_of_gap(heard: Testimony) -> int:
+    """Forwards of the members; the held-out images are the probe's own."""
+    return heard.gap.members_KN.numel()
+
+
+def cost_of_icr(heard: Testimony) -> int:
+    """Forwards of both views."""
+    return 2 * heard.contamination.cleanliness_KN.numel()
+
+
+WITNESSES: dict[str, tuple[str, Callable[[dict], float], Callable[[Testimony], int]]] = {
+    "rise": ("rise of the score, % (falls)", lambda r: -r["check"].verdict.rise / r["check"].verdict.height, free),
+    "peak": ("peak score (falls)", lambda r: -max(r["check"].curve.score.mean), free),
+    "accuracy": ("peak accuracy, % (falls)", lambda r: -max(r["check"].curve.accuracy.mean), free),
+    "gap": ("normalized gap", lambda r: peak_gap(r["heard"])[0], cost_of_gap),
+    "icr": ("least ICR", lambda r: float(r["heard"].contamination.icr_K.min()), cost_of_icr),
+    "spikiness": ("spikiness AUC", lambda r: float(r["heard"].spikiness.auc_K.max()), cost_of_gap),
+    "snr": ("peak class SNR (falls)", lambda r: -float(r["snr"].max()), free),
 }
 
 
 def print_table(rows: list[dict]) -> None:
     print("\n| members | images seen | copies (%) | rise (%) | peak score | peak accuracy (%) | normalized gap [95 %] "
-          "| least ICR | spikiness AUC | peak class SNR | alarm | label-free alarm |"
+          "| least ICR | spikiness AUC | peak class SNR (labels shuffled) | alarm | label-free alarm |"
           "\n|---|---|---|---|---|---|---|---|---|---|---|---|")  # fmt: skip
     for row in rows:
         checkpoint, check, heard = row["checkpoint"], row["check"], row["heard"]
@@ -152,25 +175,49 @@ def print_table(rows: list[dict]) -> None:
               f"| {100 * check.verdict.rise / check.verdict.height:+.1f} | {max(check.curve.score.mean):.4f} "
               f"| {100 * max(check.curve.accuracy.mean):.1f} | {value:.3f} [{low:.3f}, {high:.3f}] "
               f"| {icr.icr_K[best]:.3f} ± {icr.error_K[best]:.3f} | {heard.spikiness.auc_K.max():.3f} "
-              f"| {row['snr'].max():.2f} | {check.state.value} | {row['label_free'].value} |")  # fmt: skip
+              f"| {row['snr'].max():.2f} ({row['shuffled'].max():.2f}) "
+              f"| {check.state.value} | {row['label_free'].value} |")  # fmt: skip
 
 
 def print_summary(runs: list[list[dict]]) -> None:
-    print("\n| witness | rank correlation with copies, 256 members | AUROC for copies over 1 %, 256 members "
-          "| first significant, 256 members | 1,024 members | 49,152 members |\n|---|---|---|---|---|---|")  # fmt: skip
-    for name, (title, read) in WITNESSES.items():
-        of_256 = [row for row in runs[0] if row["checkpoint"].step > 500]
-        values = [read(row) for row in of_256]
-        copies = [row["checkpoint"].copy_fraction for row in of_256]
-        correlation = spearmanr(values, copies).statistic
-        area = roc_auc_score([fraction > 0.01 for fraction in copies], values)
+    print("\n| witness | forwards a check, beyond the probe's | rank correlation with copies, 256 members "
+          "| AUROC for copies over 1 %, 256 members | of all runs | first significant, 256 members | 1,024 members "
+          "| 49,152 members |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
+    trained = [[row for row in run if row["checkpoint"].step > 500] for run in runs]
+    for name, (title, read, cost) in WITNESSES.items():
+        copies = [row["checkpoint"].copy_fraction for row in trained[0]]
+        correlation = spearmanr([read(row) for row in trained[0]], copies).statistic
+        areas = [area_of(rows, read) for rows in (trained[0], [row for run in trained for row in run])]
         firsts = [
-            next((f"{r['checkpoint'].images_seen // 1000}k" for r in run if r["holds"].get(name)), "never")
-            if name in runs[0][0]["holds"]
-            else "no error known"
+            first(run, lambda row, name=name: row["holds"][name]) if name in runs[0][0]["holds"] else "no error known"
             for run in runs
         ]
-        print(f"| {title} | {correlation:+.2f} | {area:.2f} | {' | '.join(firsts)} |")
+        print(f"| {title} | {cost(runs[-1][0]['heard']):,} | {correlation:+.2f} "
+              f"| {areas[0]:.2f} | {areas[1]:.2f} | {' | '.join(firsts)} |")  # fmt: skip
+
+
+def area_of(rows: list[dict], read: Callable[[dict], float]) -> float:
+    """AUROC of a witness for copies over 1 %."""
+    return roc_auc_score([row["checkpoint"].copy_fraction > 0.01 for row in rows], [read(row) for row in rows])
+
+
+def print_alarms(runs: list[list[dict]]) -> None:
+    print("\n| alarm | first raised, 256 members | 1,024 members | 49,152 members |\n|---|---|---|---|")
+    for title, state_of in {
+        "default": lambda row: row["check"].state,
+        "without labels": lambda row: row["label_free"],
+    }.items():
+        firsts = [first(run, lambda row, state_of=state_of: state_of(row) is AlarmState.RAISED) for run in runs]
+        print(f"| {title} | {' | '.join(firsts)} |")
+    rows = [row for run in runs for row in run]
+    num_probed, num_samples = rows[0]["check"].num_forwards, rows[0]["checkpoint"].num_samples
+    print(f"\nThe probe's own forwards are {num_probed:,} a check; copies among {num_samples:,} samples take "
+          f"{num_samples * heun_forwards(karras_sigmas(NUM_STEPS)):,}.")  # fmt: skip
+
+
+def first(run: list[dict], holds: Callable[[dict], bool]) -> str:
+    """Thousands of images seen at the first checkpoint at which it holds."""
+    return next((f"{row['checkpoint'].images_seen // 1000}k" for row in run if holds(row)), "never")
 
 
 def main() -> None:
@@ -185,6 +232,7 @@ def main() -> None:
     ]
     print_table([row for run in runs for row in run])
     print_summary(runs)
+    print_alarms(runs)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from simulated import FALLING, HUMPED, made_verdict
 from test_gap_opened import look_with
-from test_rules import FLAT, LOWER, look_at
+from test_rules import FLAT, LOWER, SLIGHTLY_LOWER, look_at
 
 from unimodal_monitor.alarm import Alarm, AlarmState
 from unimodal_monitor.rules.base import Finding
@@ -111,6 +111,40 @@ def test_a_resumed_alarm_goes_on_as_if_never_stopped(cut):
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     assert found + [second.update(look) for look in looks[cut:]] == expected
     assert second == whole
+
+
+@pytest.mark.parametrize(
+    ("means", "gaps", "states"),
+    [
+        ((FALLING, SLIGHTLY_LOWER, LOWER), (0.0, 0.0, 0.0), [A, A, A]),
+        ((FALLING, FALLING, FALLING), (0.0, 0.3, 0.3), [A, A, A]),
+        ((FALLING, LOWER, LOWER), (0.0, 0.3, 0.3), [A, F, R]),
+        ((FALLING, LOWER, LOWER, FALLING), (0.0, 0.3, 0.3, 0.3), [A, F, R, R]),
+        ((FALLING, LOWER, LOWER, FALLING), (0.0, 0.3, 0.3, 0.0), [A, F, R, A]),
+        ((FALLING, LOWER, LOWER), (None, None, None), [W, W, W]),
+    ],
+    ids=["fell alone", "gap alone", "both", "gap stays open", "gap closed again", "gap not measured"],
+)
+def test_without_labels_a_fall_with_an_open_gap_raises(means, gaps, states):
+    """No hump is needed, and neither raises alone."""
+    alarm = Alarm.without_labels()
+    pairs = [None if gap is None else look_with(gap).pairs for gap in gaps]
+    looks = [look_at(m, number=n, pairs=p) for n, (m, p) in enumerate(zip(means, pairs, strict=True), 1)]
+    assert [alarm.update(look) for look in looks] == states
+
+
+def test_without_labels_the_evidence_names_both():
+    """Armed, with one of them, and raised; nothing is said twice."""
+    alarm, said = Alarm.without_labels(), []
+    for number, (mean, gap) in enumerate([(FALLING, 0.0), (FALLING, 0.3), (LOWER, 0.3)], 1):
+        alarm.update(look_at(mean, number=number, pairs=look_with(gap).pairs))
+        said.append(alarm.explain(FALLEN))
+    assert said[0].startswith("the peak stands at 100% of its best")
+    assert "; the denoising gap is" in said[0]
+    assert "surely more than 10%" in said[1]
+    assert said[2].startswith("the peak fell from")
+    assert said[2].endswith("(at this check)")
+    assert all(sentence.count("gap is") == 1 for sentence in said)
 
 
 def test_each_state_names_its_evidence():

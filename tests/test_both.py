@@ -27,9 +27,9 @@ def with_gap(mean, gap, *, number=2):
     ("first", "second", "holds", "sentence", "note"),
     [
         ("x", "x", True, "said x and said x", ""),
-        ("x", "-", False, "not both", "said x"),
-        ("u", "x", False, "not both", "said x"),
-        ("-", "u", False, "not both", ""),
+        ("x", "-", False, "said x; said -", "said x"),
+        ("u", "x", False, "said u; said x", "said x"),
+        ("-", "u", False, "said -; said u", ""),
     ],
 )
 def test_it_speaks_where_both_do_at_one_check(first, second, holds, sentence, note):
@@ -37,6 +37,14 @@ def test_it_speaks_where_both_do_at_one_check(first, second, holds, sentence, no
     found = Both(Scripted(first), Scripted(second)).look(None, error=ERROR)
     assert (found.holds, found.sentence, found.note) == (holds, sentence, note)
     assert (found.is_established, found.reaches) == (False, False)
+
+
+@pytest.mark.parametrize(("first", "second", "arms"), [("u", "u", True), ("u", "-", False), ("-", "u", False)])
+def test_asked_to_it_arms_where_both_have_something_to_lose(first, second, arms):
+    """And anew where both would be established anew."""
+    both = Both(Scripted(first), Scripted(second), arms=True)
+    found = both.look(None, error=ERROR)
+    assert (found.is_established, found.reaches) == (arms, arms)
 
 
 def test_one_check_after_the_other_is_not_together():

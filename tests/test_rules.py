@@ -17,10 +17,11 @@ LOWER = tuple(0.8 * value for value in HUMPED)
 SLIGHTLY_LOWER = tuple(0.97 * value for value in HUMPED)
 
 
-def look_at(mean, *, number=2, step=None, num_images=2000, seed=0):
+def look_at(mean, *, number=2, step=None, num_images=2000, seed=0, pairs=None):
     outcomes = simulated_outcomes(mean, num_images=num_images, seed=seed)
     curve = Curve.from_outcomes("mid_block", SIGMAS, STD, outcomes)
-    return Look(number, 10 * number if step is None else step, curve, outcomes.score_KRM.double().mean(1).numpy())
+    score_KM = outcomes.score_KRM.double().mean(1).numpy()
+    return Look(number, 10 * number if step is None else step, curve, score_KM, None, pairs)
 
 
 def last_finding(rule, *means, **options):

@@ -10,6 +10,7 @@ from pytorch_lightning.loggers import CSVLogger
 from tiny_job import TinyDenoiser, TinyJob, blobs, tiny_loader, tiny_trainer
 
 from unimodal_monitor import UnimodalMonitor, read_checks
+from unimodal_monitor.alarm import Alarm, AlarmState
 from unimodal_monitor.data import ProbeSet
 from unimodal_monitor.denoisers import EDMDenoiser, Network
 from unimodal_monitor.features import capture
@@ -64,8 +65,18 @@ def test_the_curve_is_the_cleanliness_of_the_features():
     assert check.verdict.quantity == "cleanliness (1 - ICR)"
 
 
-def test_a_rise_of_the_cleanliness_arms_the_alarm_and_its_loss_raises_it(monkeypatch):
-    """Scripted cleanliness, through the checks of a real monitor."""
+def test_the_alarm_is_the_one_without_labels():
+    """Unless the user gives one; it is armed at the first check, for no hump is waited for."""
+    assert unlabelled_monitor().alarm == Alarm.without_labels()
+    assert unlabelled_monitor(alarm=Alarm()).alarm == Alarm()
+    check = unlabelled_monitor().check(10)
+    assert check.state is AlarmState.ARMED
+    assert "the peak stands at 100% of its best" in check.evidence
+    assert "the denoising gap is" in check.evidence
+
+
+def test_a_rise_of_the_cleanliness_may_be_watched_all_the_same(monkeypatch):
+    """Scripted cleanliness, through the checks of a real monitor with the alarm of a probe."""
     heights = iter([0.9, 0.9, 0.3, 0.3])
 
     def scripted(self):
@@ -78,7 +89,7 @@ def test_a_rise_of_the_cleanliness_arms_the_alarm_and_its_loss_raises_it(monkeyp
 
     original = Contamination.compute
     monkeypatch.setattr(Contamination, "compute", scripted)
-    monitor = unlabelled_monitor()
+    monitor = unlabelled_monitor(alarm=Alarm())
     assert [monitor.check(step).state.value for step in range(10, 50, 10)] == ["armed", "armed", "fading", "raised"]
     assert "the rise was" in monitor.history[-1].evidence
 

@@ -18,11 +18,11 @@ class AlarmState(Enum):
     """What the checks so far amount to."""
 
     WARMING_UP = "warming up"
-    """No rise was established yet: there is nothing to lose."""
+    """Nothing was established yet, such as a rise: there is nothing to lose."""
     NEVER_UNIMODAL = "never unimodal"
     """Nor was one in many checks; this test may not fit these images."""
     ARMED = "armed"
-    """A rise was established, and nothing speaks against it."""
+    """Something was established, such as a rise, and nothing speaks against it."""
     FADING = "fading"
     """A rule that raises the alarm speaks, at too few checks yet."""
     RAISED = "raised"
@@ -31,7 +31,7 @@ class AlarmState(Enum):
 
 @dataclass
 class Alarm:
-    """Armed by an established rise; raised when a rule speaks at `patience` checks in a row.
+    """Armed by what a rule establishes, such as a rise; raised when a rule speaks at `patience` checks in a row.
 
     The probability that any rule is wrong at any check of the run, however long, is at most `significance`: each
     rule owns a share of it and spends it over the checks (`spending.share_of_check`). The images are the same at
@@ -77,6 +77,15 @@ class Alarm:
             raise ValueError(f"the rules' shares {shares} of the significance are more than one together")
         self.num_spoken = [0] * len(shares)
 
+    @classmethod
+    def without_labels(cls) -> "Alarm":
+        """For unlabelled images: raised where the cleanliness of the features surely fell and the gap is surely open.
+
+        The cleanliness has no hump over noise that could be lost; it falls at all levels where memorization begins.
+        It may fall for other reasons, such as the learning rate, and a gap may open without copies: hence both.
+        """
+        return cls(rules=(Both(PeakFell(min_fall=0.0), GapOpened(), share=1.0, arms=True),))
+
     def update(self, look: Look) -> AlarmState:
         """Take in one check; its `number` must be that of the alarm, `num_checks + 1`."""
         self.num_checks += 1
@@ -113,8 +122,9 @@ class Alarm:
         """The state's evidence in one sentence, after the check that `verdict` is of."""
         if not self._findings:
             return "no check of a trained network yet"
-        notes = [found.note for found in self._findings if found.note]
-        return "; ".join([self._why(verdict), *self._spoken(range(len(self.rules), len(self._findings))), *notes])
+        why = self._why(verdict)
+        notes = [found.note for found in self._findings if found.note and found.note not in why]
+        return "; ".join([why, *self._spoken(range(len(self.rules), len(self._findings))), *notes])
 
     def state_dict(self) -> dict[str, Any]:
         """Primitives only."""

@@ -62,7 +62,7 @@ class UnimodalMonitor(Callback):
         sigmas: levels in data units; None for the paper's, scaled by the data.
         layers: dotted names within the network, the one to judge last; None to choose.
         probe: None for `RidgeProbe()`; `LogisticProbe()` is the paper's.
-        alarm: None for `Alarm()`; it is copied.
+        alarm: None for `Alarm()`, or `Alarm.without_labels()` where there are none; it is copied.
         num_draws: noises for each image.
         batch_size: inputs in one forward of a check, all levels together.
         seed: of the noise.

@@ -46,7 +46,8 @@ class Monitor:
             deviation. Levels that the schedule cannot express are snapped or dropped.
         layers: dotted names of the layers to probe, the one to judge last; None to choose.
         probe: fitted for every layer and level; None for `RidgeProbe()`.
-        alarm: what to make of the checks in time; None for `Alarm()`. It is copied: each monitor has its own.
+        alarm: what to make of the checks in time; None for `Alarm()`, or `Alarm.without_labels()` where there are
+            none. It is copied: each monitor has its own.
         num_draws: independent noises for each image.
         seed: of the noise.
         batch_size: inputs in one forward, all levels together.
@@ -88,7 +89,8 @@ class Monitor:
         self.probe_set = probe_set
         self.layers = find_layers(denoiser.network, layers)
         self.probe = RidgeProbe() if probe is None else probe
-        self.alarm = Alarm() if alarm is None else deepcopy(alarm)
+        usual = Alarm.without_labels if probe_set.is_unlabelled else Alarm
+        self.alarm = usual() if alarm is None else deepcopy(alarm)
         self.batch_size = batch_size
         self.ranks = Ranks.of_this_process() if sharded else Ranks()
         self.history: list[Check] = []

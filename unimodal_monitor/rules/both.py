@@ -11,13 +11,13 @@ from unimodal_monitor.rules.base import Finding, Forecast, Look, Rule, Terms, ch
 class Both:
     """Speaks where both rules speak; what one of them says alone is told and raises nothing.
 
-    It is wrong only where both are, so each may be given the whole of its error. It arms nothing: what arms the alarm
-    is a rule of its own.
+    It is wrong only where both are, so each may be given the whole of its error.
 
     Args:
         first: a rule.
         second: another.
         share: of the alarm's significance.
+        arms: whether the alarm is armed where both have something to lose; otherwise that is left to other rules.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -26,6 +26,7 @@ class Both:
     first: Rule
     second: Rule
     share: float = 0.5
+    arms: bool = False
 
     def __post_init__(self) -> None:
         check_share(self.share)
@@ -36,7 +37,13 @@ class Both:
         sentences = [finding.sentence for finding in findings if finding.holds]
         holds = len(sentences) == len(findings)
         said = " and ".join(sentences)
-        return Finding(holds, False, False, said if holds else "not both", "" if holds else said)
+        return Finding(
+            holds,
+            self.arms and all(finding.is_established for finding in findings),
+            self.arms and all(finding.reaches for finding in findings),
+            said if holds else "; ".join(finding.sentence for finding in findings),
+            "" if holds else said,
+        )
 
     def forecast(self, look: Look, terms: Terms) -> Forecast | None:
         """See `Rule`."""

@@ -34,7 +34,7 @@ class GapOpened:
             raise ValueError(f"min_gap = {self.min_gap}; it is a part of the memorizer's gap, 0 to 1")
 
     def look(self, look: Look, *, error: float) -> Finding:
-        """See `Rule`; an open gap is nothing to lose, so it arms nothing."""
+        """See `Rule`; what may be lost is that both are treated alike, and a gap that is measured arms."""
         if look.pairs is None:
             return Finding(False, False, False, "the denoising gap was not measured")
         heldout_KN, members_KN, memorizer_KN = (
@@ -49,8 +49,8 @@ class GapOpened:
         where = f"{share} of the memorizer's at sigma {look.curve.sigmas[level]:.3g}"
         if limit_K.max() > 0:
             sentence = f"the denoising gap is {where}, surely more than {self.min_gap:.0%}"
-            return Finding(True, False, False, sentence)
-        return Finding(False, False, False, f"the denoising gap is {where}")
+            return Finding(True, True, False, sentence)
+        return Finding(False, True, True, f"the denoising gap is {where}")
 
     def forecast(self, look: Look, terms: Terms) -> Forecast | None:
         """See `Rule`."""

@@ -38,8 +38,9 @@ class PeakFell(BestSoFar):
     def _explain(self, look: Look, has_fallen: bool) -> str:
         peak = float(look.score_KM.mean(1).max())
         if self.reference is None:
-            return "the probe knows nothing yet"
+            return "the curve is not surely above 0 yet"
         was = f"{self.reference.mean:.3g} (step {self.reference.step})"
         if has_fallen:
-            return f"the peak fell from {was} to {peak:.3g}, surely by more than {self.min_fall:.0%}"
+            by_more_than = f" by more than {self.min_fall:.0%}" if self.min_fall else ""
+            return f"the peak fell from {was} to {peak:.3g}, surely{by_more_than}"
         return f"the peak stands at {peak / self.reference.mean:.0%} of its best, {was}"
