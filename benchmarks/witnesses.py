@@ -29,6 +29,7 @@ from unimodal_monitor.measure import hear_all
 from unimodal_monitor.noise import karras_sigmas
 from unimodal_monitor.ranks import Ranks
 from unimodal_monitor.rules.base import Look
+from unimodal_monitor.rules.cleanliness import CleanlinessFell
 from unimodal_monitor.rules.gap import GapOpened
 from unimodal_monitor.rules.peak import PeakFell
 from unimodal_monitor.rules.rise import RiseLost
@@ -78,7 +79,7 @@ def follow(run: list[Checkpoint], args: argparse.Namespace) -> list[dict]:
     """One run as the default alarm would see it, with a check at each checkpoint, and every witness alone."""
     monitor = cached_monitor(args.cache, run[0], full_every=1)
     label_free = Alarm.without_labels()
-    alone = {"rise": RiseLost(), "peak": PeakFell(), "gap": GapOpened(), "icr": PeakFell(min_fall=0.0)}
+    alone = {"rise": RiseLost(), "peak": PeakFell(), "gap": GapOpened(), "icr": CleanlinessFell()}
     rows = []
     for number, (checkpoint, heard) in enumerate(zip(run, hear(run, args, monitor.noising), strict=True), 1):
         monitor.show(args.cache, checkpoint)
@@ -87,11 +88,9 @@ def follow(run: list[Checkpoint], args: argparse.Namespace) -> list[dict]:
         clean_KM = heard.contamination.cleanliness_KN.numpy()
         clean = Curve.without_labels(JUDGED, monitor.noising.sigmas, 0.5, heard.contamination.cleanliness_KN)
         score_KM = check.outcomes[JUDGED].score_KM
-        look = Look(number, checkpoint.step, check.curve, score_KM, None, heard.pairs)
-        look_clean = Look(number, checkpoint.step, clean, clean_KM, None, heard.pairs)
-        holds = {
-            name: rule.look(look_clean if name == "icr" else look, error=0.0005).holds for name, rule in alone.items()
-        }
+        look = Look(number, checkpoint.step, check.curve, score_KM, None, heard.pairs, clean_KM)
+        look_clean = Look(number, checkpoint.step, clean, clean_KM, None, heard.pairs, clean_KM)
+        holds = {name: rule.look(look, error=0.0005).holds for name, rule in alone.items()}
         spikes = heard.spikiness
         holds["spikiness"] = bool((spikes.auc_K - 0.5).max() > 4 * (spikes.high_K - spikes.low_K).max() / 3.92)
         rows.append({

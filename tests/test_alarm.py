@@ -113,6 +113,12 @@ def test_a_resumed_alarm_goes_on_as_if_never_stopped(cut):
     assert second == whole
 
 
+def unlabelled_look(mean, gap, number):
+    """Its curve is the cleanliness of the features; None: no gap was measured."""
+    look = look_at(mean, number=number, pairs=None if gap is None else look_with(gap).pairs)
+    return replace(look, cleanliness_KN=look.score_KM)
+
+
 @pytest.mark.parametrize(
     ("means", "gaps", "states"),
     [
@@ -128,8 +134,7 @@ def test_a_resumed_alarm_goes_on_as_if_never_stopped(cut):
 def test_without_labels_a_fall_with_an_open_gap_raises(means, gaps, states):
     """No hump is needed, and neither raises alone."""
     alarm = Alarm.without_labels()
-    pairs = [None if gap is None else look_with(gap).pairs for gap in gaps]
-    looks = [look_at(m, number=n, pairs=p) for n, (m, p) in enumerate(zip(means, pairs, strict=True), 1)]
+    looks = [unlabelled_look(mean, gap, n) for n, (mean, gap) in enumerate(zip(means, gaps, strict=True), 1)]
     assert [alarm.update(look) for look in looks] == states
 
 
@@ -137,12 +142,12 @@ def test_without_labels_the_evidence_names_both():
     """Armed, with one of them, and raised; nothing is said twice."""
     alarm, said = Alarm.without_labels(), []
     for number, (mean, gap) in enumerate([(FALLING, 0.0), (FALLING, 0.3), (LOWER, 0.3)], 1):
-        alarm.update(look_at(mean, number=number, pairs=look_with(gap).pairs))
+        alarm.update(unlabelled_look(mean, gap, number))
         said.append(alarm.explain(FALLEN))
-    assert said[0].startswith("the peak stands at 100% of its best")
+    assert said[0].startswith("the cleanliness of the features stands at 100% of its best")
     assert "; the denoising gap is" in said[0]
     assert "surely more than 10%" in said[1]
-    assert said[2].startswith("the peak fell from")
+    assert said[2].startswith("the cleanliness of the features fell from")
     assert said[2].endswith("(at this check)")
     assert all(sentence.count("gap is") == 1 for sentence in said)
 
@@ -165,13 +170,15 @@ def test_each_state_names_its_evidence():
     assert "(at 2 checks in a row)" in found[4][1]
 
 
-def default_alarm_after(*checks):
-    """The states of `Alarm()` at checks of these curves and gaps, and its last evidence; None: no gap was measured."""
+def default_alarm_after(*checks, cleanliness=None):
+    """The states of `Alarm()` at checks of these curves and gaps, and its last evidence; None: not measured."""
     alarm = Alarm()
     looks = [
         replace(look_at(mean, number=number), pairs=None if gap is None else look_with(gap, seed=number).pairs)
         for number, (mean, gap) in enumerate(checks, 1)
     ]
+    if cleanliness is not None:
+        looks = [replace(a, cleanliness_KN=look_at(c).score_KM) for a, c in zip(looks, cleanliness, strict=True)]
     return [alarm.update(look) for look in looks], alarm.explain(FALLEN)
 
 
@@ -194,11 +201,28 @@ def test_a_fallen_peak_without_a_gap_is_told_and_raises_nothing(gap):
     assert "denoising gap" not in evidence
 
 
+def test_a_fallen_cleanliness_with_an_open_gap_raises_the_default_alarm():
+    """The curve stands as it was: this is heard before the probe knows less."""
+    checks = (HUMPED, 0.0), (HUMPED, 0.8), (HUMPED, 0.8)
+    states, evidence = default_alarm_after(*checks, cleanliness=(FALLING, LOWER, LOWER))
+    assert states == [A, F, R]
+    assert evidence.startswith("the cleanliness of the features fell from")
+    assert evidence.endswith("surely more than 10% (at 2 checks in a row)")
+
+
+def test_a_fallen_cleanliness_without_a_gap_is_told_and_raises_nothing():
+    """A change of the learning rate moves it as well."""
+    checks = (HUMPED, 0.0), (HUMPED, 0.0), (HUMPED, 0.0)
+    states, evidence = default_alarm_after(*checks, cleanliness=(FALLING, LOWER, LOWER))
+    assert states == [A] * 3
+    assert "; the cleanliness of the features fell from" in evidence
+
+
 def test_an_open_gap_alone_is_told_and_raises_nothing():
     """Members may be denoised better long before the features lose anything."""
     states, evidence = default_alarm_after((HUMPED, 0.8), (HUMPED, 0.8), (HUMPED, 0.8))
     assert states == [A] * 3
-    assert "; the denoising gap is" in evidence
+    assert evidence.count("the denoising gap is") == 1
     assert "the peak fell" not in evidence
 
 
@@ -236,5 +260,5 @@ def test_an_argument_out_of_range_is_refused(arguments, message):
 
 def test_a_state_of_other_rules_is_refused():
     """Its references would be taken for another rule's."""
-    with pytest.raises(ValueError, match="2 rules, this one 1"):
+    with pytest.raises(ValueError, match="3 rules, this one 1"):
         Alarm(rules=(RiseLost(),)).load_state_dict(Alarm().state_dict())

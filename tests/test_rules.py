@@ -1,6 +1,7 @@
 """What each rule says of curves of known truth."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from simulated import FALLING, HUMPED, RISING, SIGMAS, STD, USELESS, simulated_o
 
 from unimodal_monitor.curve import Curve
 from unimodal_monitor.rules.base import Look
+from unimodal_monitor.rules.cleanliness import CleanlinessFell
 from unimodal_monitor.rules.peak import PeakFell
 from unimodal_monitor.rules.rise import RiseLost
 
@@ -115,6 +117,25 @@ def test_a_rise_at_exactly_half_is_lost_as_seldom_as_promised():
     assert held / 2000 < 0.3
 
 
+def test_the_cleanliness_is_judged_as_a_peak_is():
+    """By a curve of its own, whatever the probe's does; at other numbers of images."""
+    rule, peak = CleanlinessFell(), PeakFell(min_fall=0.0)
+    for number, clean in enumerate((FALLING, SLIGHTLY_LOWER, LOWER), 1):
+        look = look_at(clean, number=number, num_images=700)
+        with_probe = replace(look_at(RISING, number=number), cleanliness_KN=look.score_KM)
+        found, expected = rule.look(with_probe, error=ERROR), peak.look(look, error=ERROR)
+        assert found == replace(expected, sentence=found.sentence)
+        assert found.sentence == expected.sentence.replace("the peak", "the cleanliness of the features")
+    assert found.holds
+
+
+def test_cleanliness_that_was_not_measured_says_so():
+    """Where the members are too few, or the witnesses turned off."""
+    found = CleanlinessFell().look(look_at(HUMPED), error=ERROR)
+    assert (found.holds, found.is_established) == (False, False)
+    assert "not measured" in found.sentence
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -123,6 +144,7 @@ def test_a_rise_at_exactly_half_is_lost_as_seldom_as_promised():
         (lambda: RiseLost(share=0.0), "share = 0.0"),
         (lambda: PeakFell(min_fall=1.0), "min_fall = 1.0"),
         (lambda: PeakFell(share=np.nan), "share = nan"),
+        (lambda: CleanlinessFell(min_fall=-0.1), "min_fall = -0.1"),
     ],
 )
 def test_an_argument_out_of_range_is_refused(make, message):

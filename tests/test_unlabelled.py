@@ -71,7 +71,7 @@ def test_the_alarm_is_the_one_without_labels():
     assert unlabelled_monitor(alarm=Alarm()).alarm == Alarm()
     check = unlabelled_monitor().check(10)
     assert check.state is AlarmState.ARMED
-    assert "the peak stands at 100% of its best" in check.evidence
+    assert "the cleanliness of the features stands at 100% of its best" in check.evidence
     assert "the denoising gap is" in check.evidence
 
 

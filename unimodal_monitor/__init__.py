@@ -18,6 +18,7 @@ from unimodal_monitor.probes.logistic import LogisticProbe
 from unimodal_monitor.probes.ridge import RidgeProbe
 from unimodal_monitor.reporters.jsonl import read_checks
 from unimodal_monitor.rules.both import Both
+from unimodal_monitor.rules.cleanliness import CleanlinessFell
 from unimodal_monitor.rules.gap import GapOpened
 from unimodal_monitor.rules.peak import PeakFell
 from unimodal_monitor.rules.rise import RiseLost
@@ -63,6 +64,7 @@ __all__ = [  # in the order of the way of the data
     "audit_copies",
     "audit_samples",
     "Check",
+    "CleanlinessFell",
     "Glance",
     "Monitor",
     "UnimodalMonitor",

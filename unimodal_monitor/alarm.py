@@ -7,6 +7,7 @@ from typing import Any
 
 from unimodal_monitor.rules.base import Finding, Look, Rule, Terms
 from unimodal_monitor.rules.both import Both
+from unimodal_monitor.rules.cleanliness import CleanlinessFell
 from unimodal_monitor.rules.gap import GapOpened
 from unimodal_monitor.rules.peak import PeakFell
 from unimodal_monitor.rules.rise import RiseLost
@@ -36,13 +37,13 @@ class Alarm:
     The probability that any rule is wrong at any check of the run, however long, is at most `significance`: each
     rule owns a share of it and spends it over the checks (`spending.share_of_check`). The images are the same at
     every check, so comparisons between checks are paired and see small changes; the price is that their errors
-    depend on each other, which a union bound allows for. The error that is held is of "the rise was lost" where it
-    was not, never of "the network does not copy". An alarm is lowered by a check that would arm it anew and at
-    which no rule speaks.
+    depend on each other, which a union bound allows for. The error that is held is of what the rules say, such as "the
+    rise was lost" where it was not, never of "the network does not copy". An alarm is lowered by a check that would
+    arm it anew and at which no rule speaks.
 
     Args:
-        rules: each raises the alarm alone. By default the loss of an established rise does, or a fall of the peak
-            together with an open denoising gap.
+        rules: each raises the alarm alone. By default the loss of an established rise does, and an open denoising gap
+            together with a fall of the peak or of the features' cleanliness.
         watched: rules whose findings are told with the evidence and change no state.
         significance: over the whole run and all rules, 0 to 1.
         patience: consecutive checks at which a rule must speak, against a passing dip of the network.
@@ -53,7 +54,13 @@ class Alarm:
         ValueError: if an argument is out of range or the rules' shares exceed one.
     """
 
-    rules: Sequence[Rule] = field(default_factory=lambda: (RiseLost(), Both(PeakFell(), GapOpened())))
+    rules: Sequence[Rule] = field(
+        default_factory=lambda: (
+            RiseLost(),
+            Both(PeakFell(), GapOpened(), share=0.25),
+            Both(CleanlinessFell(), GapOpened(), share=0.25),
+        )
+    )
     watched: Sequence[Rule] = ()
     significance: float = 0.05
     patience: int = 2
@@ -84,7 +91,7 @@ class Alarm:
         The cleanliness has no hump over noise that could be lost; it falls at all levels where memorization begins.
         It may fall for other reasons, such as the learning rate, and a gap may open without copies: hence both.
         """
-        return cls(rules=(Both(PeakFell(min_fall=0.0), GapOpened(), share=1.0, arms=True),))
+        return cls(rules=(Both(CleanlinessFell(), GapOpened(), share=1.0, arms=True),))
 
     def update(self, look: Look) -> AlarmState:
         """Take in one check; its `number` must be that of the alarm, `num_checks + 1`."""
@@ -122,9 +129,11 @@ class Alarm:
         """The state's evidence in one sentence, after the check that `verdict` is of."""
         if not self._findings:
             return "no check of a trained network yet"
-        why = self._why(verdict)
-        notes = [found.note for found in self._findings if found.note and found.note not in why]
-        return "; ".join([why, *self._spoken(range(len(self.rules), len(self._findings))), *notes])
+        said = "; ".join([self._why(verdict), *self._spoken(range(len(self.rules), len(self._findings)))])
+        for found in self._findings:
+            if found.note not in said:
+                said = f"{said}; {found.note}"
+        return said
 
     def state_dict(self) -> dict[str, Any]:
         """Primitives only."""

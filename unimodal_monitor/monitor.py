@@ -333,12 +333,14 @@ class Monitor:
 
     def _look_of(self, step: int, curve: Curve, measured: Measurement | None, testimony: Testimony) -> Look:
         """The check as the alarm's rules see it."""
+        icr = testimony.contamination
+        clean_KN = None if icr is None else icr.cleanliness_KN.numpy()
         if measured is not None:
             score_KM = measured.outcomes[self._judged].score_KM
             glance_KM = measured.glance[self._judged].score_KM if measured.glance else None
-        elif testimony.contamination is not None:
-            score_KM, glance_KM = testimony.contamination.cleanliness_KN.numpy(), None
-        return Look(self.alarm.num_checks + 1, step, curve, score_KM, glance_KM, testimony.pairs)
+        elif clean_KN is not None:
+            score_KM, glance_KM = clean_KN, None
+        return Look(self.alarm.num_checks + 1, step, curve, score_KM, glance_KM, testimony.pairs, clean_KN)
 
     def _needs_check(self) -> bool:
         """Whether the next look has to be a check: nothing to compare with yet, or it is its turn."""

@@ -20,6 +20,7 @@ class PeakFell(BestSoFar):
 
     min_fall: float = 0.05
     share: float = 0.5
+    what = "peak"
 
     def __post_init__(self) -> None:
         check_share(self.share)
@@ -38,9 +39,9 @@ class PeakFell(BestSoFar):
     def _explain(self, look: Look, has_fallen: bool) -> str:
         peak = float(look.score_KM.mean(1).max())
         if self.reference is None:
-            return "the curve is not surely above 0 yet"
+            return f"the {self.what} is not surely above 0 yet"
         was = f"{self.reference.mean:.3g} (step {self.reference.step})"
         if has_fallen:
             by_more_than = f" by more than {self.min_fall:.0%}" if self.min_fall else ""
-            return f"the peak fell from {was} to {peak:.3g}, surely{by_more_than}"
-        return f"the peak stands at {peak / self.reference.mean:.0%} of its best, {was}"
+            return f"the {self.what} fell from {was} to {peak:.3g}, surely{by_more_than}"
+        return f"the {self.what} stands at {peak / self.reference.mean:.0%} of its best, {was}"
