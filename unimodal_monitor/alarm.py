@@ -89,7 +89,7 @@ class Alarm:
         """For unlabelled images: raised where the cleanliness of the features surely fell and the gap is surely open.
 
         The cleanliness has no hump over noise that could be lost; it falls at all levels where memorization begins.
-        It may fall for other reasons, such as the learning rate, and a gap may open without copies: hence both.
+        It may fall without copies, as one layer's did in a healthy run (benchmarks), and so may a gap open: hence both.
         """
         return cls(rules=(Both(CleanlinessFell(), GapOpened(), share=1.0, arms=True),))
 
