@@ -96,7 +96,7 @@ def bare_forwards(monitor: Monitor) -> None:
 def passes(monitor: Monitor) -> list[tuple[int, bool]]:
     """Numbers of images that a check passes through the network, and whether to its end."""
     num_fit, num_heldout = len(monitor.probe_set.fit), len(monitor.probe_set.heldout)
-    witnesses = monitor._witnesses
+    witnesses = monitor._survey.witnesses
     if witnesses is None:
         return [(num_fit, False), (num_heldout, False)]
     heard, views = len(witnesses.heldout), witnesses.num_views

@@ -83,7 +83,7 @@ def follow(run: list[Checkpoint], args: argparse.Namespace) -> list[dict]:
     rows = []
     for number, (checkpoint, heard) in enumerate(zip(run, hear(run, args, monitor.noising), strict=True), 1):
         monitor.show(args.cache, checkpoint)
-        monitor._witnesses = Replay(heard)
+        monitor._survey.witnesses = Replay(heard)
         check = monitor.check(checkpoint.step)
         clean_KM = heard.contamination.cleanliness_KN.numpy()
         clean = Curve.without_labels(JUDGED, monitor.noising.sigmas, 0.5, heard.contamination.cleanliness_KN)

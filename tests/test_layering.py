@@ -26,7 +26,7 @@ ORDER = [
     ),
     *("moments", "signals", "probes", "curve", "measure", "witnesses"),
     *("sampler", "nearest", "duplicates", "audit", "copies"),
-    *("shape", "verdict", "spending", "change", "rules", "alarm", "power", "check", "glance", "monitor"),
+    *("shape", "verdict", "spending", "change", "rules", "alarm", "power", "survey", "check", "glance", "monitor"),
     *(
         "plot",
         "plot_copies",

@@ -105,7 +105,7 @@ def test_images_and_members_share_their_noise(num_draws):
     monitor = Monitor(edm(Identity()), probe_set, layers=["layer"], alarm=Keeps(), seed=5, num_draws=num_draws)
     monitor.check(1)
     (look,) = monitor.alarm.looks
-    numbers = monitor._witnesses.heldout.sort().values
+    numbers = monitor._survey.witnesses.heldout.sort().values
     squares_N = unit_noise(numbers.tolist(), (WIDTH,), draw=0, seed=5).double().square().mean(1)
     expected_KN = monitor.noising.sigmas.double().square()[:, None] * squares_N
     torch.testing.assert_close(look.pairs.heldout_KN, expected_KN, rtol=1e-2, atol=1e-7)
@@ -119,7 +119,7 @@ def test_the_memorizers_errors_are_those_on_the_same_noised_members():
     monitor = Monitor(tiny_network(), probe_set, alarm=Keeps())
     monitor.check(1)
     (look,) = monitor.alarm.looks
-    members, numbers = probe_set.members.images.double(), monitor._witnesses.heldout
+    members, numbers = probe_set.members.images.double(), monitor._survey.witnesses.heldout
     for column, row in enumerate(numbers.argsort().tolist()):
         noise = unit_noise([int(numbers[row])], (WIDTH,), draw=0, seed=0)[0].double()
         for level in (0, 4, 8):

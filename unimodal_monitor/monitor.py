@@ -15,7 +15,6 @@ from unimodal_monitor.audit import Audit
 from unimodal_monitor.budget import Budget
 from unimodal_monitor.check import Check
 from unimodal_monitor.copies import audit_copies
-from unimodal_monitor.curve import Curve
 from unimodal_monitor.data import ProbeSet
 from unimodal_monitor.denoisers.base import Denoiser
 from unimodal_monitor.denoisers.network import holding_weights, weights_used
@@ -24,13 +23,11 @@ from unimodal_monitor.forwards import Forwards, Noising
 from unimodal_monitor.glance import Glance, Glances, glance_portion
 from unimodal_monitor.isolation import leaving_no_trace
 from unimodal_monitor.levels import reachable_levels, wanted_levels
-from unimodal_monitor.measure import Listener, Measurement, hear_all, measure
 from unimodal_monitor.probes.base import Probe
 from unimodal_monitor.probes.ridge import RidgeProbe
 from unimodal_monitor.ranks import Ranks
-from unimodal_monitor.rules.base import Look
+from unimodal_monitor.survey import Survey
 from unimodal_monitor.verdict import judge
-from unimodal_monitor.witnesses import FEWEST, Testimony, Witnesses
 
 Precision = Callable[[], AbstractContextManager[Any]]
 Progress = Callable[[int], None]
@@ -97,23 +94,20 @@ class Monitor:
         wanted = wanted_levels(probe_set.std, sigmas)
         self._num_wanted = len(wanted)
         self.noising = Noising(reachable_levels(denoiser, wanted), num_draws, seed, noised_input)
-        _check_sizes(probe_set)
-        self._judged = list(self.layers)[-1]
-        self._glances = Glances(
+        self._judged, order = list(self.layers)[-1], glance_portion(probe_set, seed=seed)
+        self._survey = Survey(
             probe_set,
             self.probe,
-            layer=self._judged,
+            layers=list(self.layers),
             noising=self.noising,
-            full_every=full_every,
-            portion=glance_portion(probe_set, seed=seed),
+            ranks=self.ranks,
+            order=order,
+            witnesses=witnesses,
+            for_glances=full_every > 1,
         )
-        self._witnesses: Witnesses | None = None
-        if witnesses or probe_set.is_unlabelled:
-            fewest, heldout = max(FEWEST, self.ranks.size), self._glances.portion.heldout
-            self._witnesses = Witnesses(probe_set, heldout, noising=self.noising, layer=self._judged, fewest=fewest)
-            reason = self._witnesses.missing.get("contamination")
-            if probe_set.is_unlabelled and reason:
-                raise ValueError(f"without labels the curve is that of the members' ICR, and {reason}")
+        self._glances = Glances(
+            probe_set, self.probe, layer=self._judged, noising=self.noising, full_every=full_every, portion=order
+        )
         self._budget = Budget(max_overhead)
         self._seconds_per_forward: float | None = None
 
@@ -170,23 +164,15 @@ class Monitor:
         """
         start = time.perf_counter()
         with self._budget.spending("check"), self._looking(self.layers, precision, progress=progress) as forwards:
-            measured, testimony = self._measure(forwards)
-        curves: tuple[Curve, ...]
-        if measured is None:
-            curves = (self._curve_without_labels(testimony),)
-        else:
-            curves = tuple(
-                Curve.from_outcomes(layer, self.noising.sigmas, self.probe_set.std, measured.outcomes[layer])
-                for layer in self.layers
-            )
-        verdict = judge(curves[-1])
+            seen = self._survey.run(forwards)
+        verdict = judge(seen.curves[-1])
         if step > 0:
-            self.alarm.update(self._look_of(step, curves[-1], measured, testimony))
+            self.alarm.update(seen.look(self.alarm.num_checks + 1, step))
         self.history[-1:] = [replace(check, outcomes={}) for check in self.history[-1:]]
         self.history.append(
             Check(
                 step=step,
-                curves=curves,
+                curves=seen.curves,
                 verdict=verdict,
                 state=self.alarm.state,
                 evidence=self.alarm.explain(verdict),
@@ -194,8 +180,8 @@ class Monitor:
                 seconds=time.perf_counter() - start,
                 num_forwards=self.num_forwards,
                 overhead=self._budget.overhead,
-                testimony=testimony.to_dict(),
-                outcomes={} if measured is None else measured.outcomes,
+                testimony=seen.testimony.to_dict(),
+                outcomes=seen.outcomes,
             )
         )
         return self.history[-1]
@@ -236,44 +222,26 @@ class Monitor:
     @property
     def num_images(self) -> int:
         """Images that a check passes through the network, at all levels each."""
-        return self._num_probed + self._num_heard
+        return self._survey.num_images
 
     @property
     def num_forwards(self) -> int:
         """Inputs that a check passes through the network; further draws are for the probe alone."""
-        return (self._num_probed * self.noising.num_draws + self._num_heard) * len(self.noising.sigmas)
-
-    @property
-    def _num_probed(self) -> int:
-        return 0 if self.probe_set.is_unlabelled else len(self.probe_set.fit) + len(self.probe_set.heldout)
-
-    @property
-    def _num_heard(self) -> int:
-        """Images that pass for the witnesses alone; held-out images do only where no probe is scored on them."""
-        if self._witnesses is None:
-            return 0
-        return self._witnesses.num_images + (len(self._witnesses.heldout) if self.probe_set.is_unlabelled else 0)
+        return self._survey.num_forwards
 
     def describe(self) -> str:
         """What a check will measure and about what it will cost, in one sentence."""
-        sigmas, (*others, judged) = self.noising.sigmas, [layer for layer, _ in self._curves()]
+        sigmas = self.noising.sigmas
         beyond = self._num_wanted - len(sigmas)
         seconds = None if self._seconds_per_forward is None else self._seconds_per_forward * self.num_forwards
         limit = self._budget.max_overhead
         return (
             f"{len(sigmas)} levels from sigma {sigmas[0]:.3g} to {sigmas[-1]:.3g}"
             + (f" ({beyond} of {self._num_wanted} are out of the schedule's reach)" if beyond else "")
-            + f"; layers {', '.join([*others, f'{judged} (judged)'])}; {self._describe_images()}"
-            + f"; {self.num_forwards:,} forwards a check"
+            + f"; {self._survey.describe()}; {self.num_forwards:,} forwards a check"
             + (f", about {seconds / self.ranks.size:.0f} s" if seconds else "")
             + (f", at most {limit:.1%} of the training's time" if limit else "")
         )
-
-    def _describe_images(self) -> str:
-        if self._witnesses is None or not self.probe_set.is_unlabelled:
-            return f"probe fitted on {len(self.probe_set.fit)} images and scored on {len(self.probe_set.heldout)}"
-        num_views, num_pairs = self._witnesses.num_views, len(self._witnesses.heldout)
-        return f"no labels: two views of {num_views} members, and {num_pairs} members against as many held-out images"
 
     def state_dict(self) -> dict[str, Any]:
         """Primitives only: the history, the glances and the alarm."""
@@ -292,55 +260,14 @@ class Monitor:
         history = [Check.from_dict(check) for check in record["history"]]
         if history:
             theirs = [(curve.layer, curve.sigmas, curve.num_images) for curve in history[-1].curves]
-            ours = [(layer, tuple(self.noising.sigmas.tolist()), num_images) for layer, num_images in self._curves()]
-            if theirs != ours:
+            if theirs != self._survey.frame:
                 raise ValueError(
-                    f"the saved history was measured as {theirs}, this monitor measures {ours}; "
+                    f"the saved history was measured as {theirs}, this monitor measures {self._survey.frame}; "
                     "use the same probe set, layers and levels, or start without that state"
                 )
         self.history = history
         self._glances.taken = [Glance.from_dict(glance) for glance in record["glances"]]
         self.alarm.load_state_dict(record["alarm"])
-
-    def _curves(self) -> list[tuple[str, int]]:
-        """Layer of each curve of a check, with the number of its images."""
-        if self._witnesses is not None and self.probe_set.is_unlabelled:
-            return [(self._judged, self._witnesses.num_views)]
-        return [(layer, len(self.probe_set.heldout)) for layer in self.layers]
-
-    def _measure(self, forwards: Forwards) -> tuple[Measurement | None, Testimony]:
-        """The probe where there are labels, and the witnesses where they are wanted."""
-        witnesses, listener, measured = self._witnesses, None, None
-        if witnesses is not None:
-            witnesses.forget()
-        if witnesses is not None and len(witnesses.heldout):
-            listener = Listener(witnesses.heldout, witnesses.hear_heldout)
-        portion = self._glances.portion if self._glances.full_every > 1 else None
-        if not self.probe_set.is_unlabelled:
-            measured = measure(
-                forwards, self.probe_set, self.probe, ranks=self.ranks, portion=portion, listener=listener
-            )
-        elif listener is not None:
-            once = forwards.with_noising(self.noising.once())
-            hear_all(once, self.probe_set.heldout, listener.rows, listen=listener.hear, ranks=self.ranks)
-        return measured, Testimony() if witnesses is None else witnesses.hear(forwards, ranks=self.ranks)
-
-    def _curve_without_labels(self, testimony: Testimony) -> Curve:
-        if testimony.contamination is None:
-            raise ValueError(f"without labels the curve is that of the ICR: {testimony.missing['contamination']}")
-        cleanliness_KN = testimony.contamination.cleanliness_KN
-        return Curve.without_labels(self._judged, self.noising.sigmas, self.probe_set.std, cleanliness_KN)
-
-    def _look_of(self, step: int, curve: Curve, measured: Measurement | None, testimony: Testimony) -> Look:
-        """The check as the alarm's rules see it."""
-        icr = testimony.contamination
-        clean_KN = None if icr is None else icr.cleanliness_KN.numpy()
-        if measured is not None:
-            score_KM = measured.outcomes[self._judged].score_KM
-            glance_KM = measured.glance[self._judged].score_KM if measured.glance else None
-        elif clean_KN is not None:
-            score_KM, glance_KM = clean_KN, None
-        return Look(self.alarm.num_checks + 1, step, curve, score_KM, glance_KM, testimony.pairs, clean_KN)
 
     def _needs_check(self) -> bool:
         """Whether the next look has to be a check: nothing to compare with yet, or it is its turn."""
@@ -377,14 +304,3 @@ class Monitor:
             capture(layers) as captured,
         ):
             yield Forwards(self.denoiser, captured, noising, device=device, batch_size=size, progress=progress)
-
-
-def _check_sizes(probe_set: ProbeSet) -> None:
-    if probe_set.is_unlabelled:
-        return
-    for name, images in (("fit", probe_set.fit), ("heldout", probe_set.heldout)):
-        if len(images) < 2 * probe_set.num_classes:
-            raise ValueError(
-                f"{len(images)} images of {name!r} are too few for {probe_set.num_classes} classes; "
-                "give ten or more of each class"
-            )
