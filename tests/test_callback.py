@@ -16,6 +16,7 @@ from tiny_job import TinyJob, tiny_loader, tiny_probe_set, tiny_trainer
 
 from unimodal_monitor import AlarmState, RidgeProbe, UnimodalMonitor, read_checks
 from unimodal_monitor import monitor as monitor_module
+from unimodal_monitor import survey as survey_module
 from unimodal_monitor.measure import Measurement
 from unimodal_monitor.reporters.figures import FigureReporter
 
@@ -42,7 +43,7 @@ def scripted(monkeypatch, without_figures):
                 dict.fromkeys(forwards.captured.layers, outcomes), dict.fromkeys(forwards.captured.layers, outcomes)
             )
 
-        monkeypatch.setattr(monitor_module, "measure", measured)
+        monkeypatch.setattr(survey_module, "measure", measured)
 
     return script
 
