@@ -1,9 +1,9 @@
 """Verdicts and alarm states on networks whose copies were counted, and which quantity sees the rise best.
 
-    python benchmarks/zoo.py --zoo ZOO --data CIFAR10 --cache CACHE
+    python benchmarks/zoo.py --zoo ZOO --data CIFAR10 --cache CACHE --num-images 5400
     python benchmarks/verdicts_on_zoo.py --zoo ZOO --cache CACHE --correlations benchmarks/zoo_correlations.json
 
-Every probe seed splits the 10,848 images, which no run has seen, anew: 3,616 fit the probe, 7,232 are scored.
+Every probe seed splits the images, which no run has seen, anew: a third fit the probe, the others are scored.
 """
 
 import argparse
