@@ -101,18 +101,10 @@ class UnimodalMonitor(Callback):
         witnesses: bool = True,
         folder: Path | str | None = None,
     ) -> None:
-        if every_n_steps is not None and every_n_steps < 1:
-            raise ValueError(f"every_n_steps = {every_n_steps}; it counts optimizer steps, from 1")
+        _check_choices(every_n_steps, on_alarm, audit, audit_seconds)
         if max_overhead is None and every_n_steps is None:
             max_overhead = MAX_OVERHEAD
         Budget(max_overhead)
-        if on_alarm not in ("warn", "stop") and not callable(on_alarm):
-            raise ValueError(f"on_alarm = {on_alarm!r}; it is 'warn', 'stop' or a function of the Check")
-        is_count = isinstance(audit, int) and not isinstance(audit, bool) and audit > 0
-        if audit not in ("confirm", None) and not is_count:
-            raise ValueError(f"audit = {audit!r}; it is 'confirm', a number of checks from 1, or None")
-        if not audit_seconds >= 0:
-            raise ValueError(f"audit_seconds = {audit_seconds}; it is the longest that an audit may take, from 0")
         self.probe_set = probe_set
         self.every_n_steps = every_n_steps
         self.on_alarm = on_alarm
@@ -278,6 +270,18 @@ class UnimodalMonitor(Callback):
         if not trainer.is_global_zero or self._monitor is None:
             return nullcontext(lambda num_images: None)
         return progress_bar(f"unimodal check at step {trainer.global_step}", self._monitor.num_images)
+
+
+def _check_choices(every_n_steps: int | None, on_alarm: Any, audit: Any, audit_seconds: float) -> None:
+    if every_n_steps is not None and every_n_steps < 1:
+        raise ValueError(f"every_n_steps = {every_n_steps}; it counts optimizer steps, from 1")
+    if on_alarm not in ("warn", "stop") and not callable(on_alarm):
+        raise ValueError(f"on_alarm = {on_alarm!r}; it is 'warn', 'stop' or a function of the Check")
+    is_count = isinstance(audit, int) and not isinstance(audit, bool) and audit > 0
+    if audit not in ("confirm", None) and not is_count:
+        raise ValueError(f"audit = {audit!r}; it is 'confirm', a number of checks from 1, or None")
+    if not audit_seconds >= 0:
+        raise ValueError(f"audit_seconds = {audit_seconds}; it is the longest that an audit may take, from 0")
 
 
 def _precision(trainer: Any) -> Callable[[], AbstractContextManager[Any]]:
