@@ -43,9 +43,9 @@ class Tiny(nn.Module):
         return self.second(torch.relu(self.first(noised)))
 
 
-def small_monitor(num_images: int, **options: Any) -> Monitor:
+def small_monitor(num_images: int, *, network: nn.Module | None = None, **options: Any) -> Monitor:
     torch.manual_seed(0)
-    denoiser = EDMDenoiser(Network(Tiny()))
+    denoiser = EDMDenoiser(Network(network or Tiny()))
     return Monitor(
         denoiser, random_images(num_images, 4), layers=["first"], batch_size=4608, witnesses=False, **options
     )

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 import torch
-from speed_costs import budget_row, count_rows, memory_row
+from speed_costs import budget_row, compile_row, count_rows, memory_row
 from speed_forwards import forwards_rows, ranks_row
 from speed_probes import probe_rows
 from threadpoolctl import threadpool_limits
@@ -24,7 +24,7 @@ def main() -> None:
     with threadpool_limits(args.threads):
         rows, per_forward = forwards_rows(args)
         rows += probe_rows(args, per_forward)
-    rows += [*count_rows(), budget_row(), memory_row(), ranks_row(args)]
+    rows += [*count_rows(), budget_row(), memory_row(), compile_row(), ranks_row(args)]
     gpu = f", {torch.cuda.get_device_name()}" if args.device == "cuda" else ""
     print(f"\ntorch {torch.__version__}, threads: {args.threads} of {os.cpu_count()} cores{gpu}, load {load:.1f}\n")
     print("| what | measured | ratio | target | shapes |\n|---|---|---|---|---|")

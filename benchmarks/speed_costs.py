@@ -70,6 +70,26 @@ def budget_row(max_overhead: float = 0.1) -> Row:
     )  # fmt: skip
 
 
+def compile_row() -> Row:
+    """Graphs that a compiled network gets while it trains, and while it is checked."""
+    network, graphs = Tiny(), []
+
+    def count(graph: torch.fx.GraphModule, inputs: object) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    network.compile(backend=count)
+    monitor = small_monitor(600, network=network)
+    images, by_checks = torch.randn(64, 3, 4, 4), 0
+    for step in range(1, 4):
+        network(images, torch.ones(64)).square().mean().backward()
+        before = len(graphs)
+        monitor.check(step)
+        by_checks += len(graphs) - before
+    measured = f"{by_checks}; by three training steps between them {len(graphs) - by_checks}"
+    return "graphs compiled by three checks", measured, "", "0", "`network.compile()`, two convolutions"
+
+
 def memory_row() -> Row:
     """Peak resident memory of a check less the images, each in its own process."""
     few, many = (in_process(measure_memory, num_images) for num_images in (5_000, 50_000))
