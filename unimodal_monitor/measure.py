@@ -88,8 +88,8 @@ def measure(
     """
     fit_first, glanced = (NO_ROWS, NO_ROWS) if portion is None else (portion.fit, portion.heldout)
     heard, hear = (NO_ROWS, None) if listener is None else (listener.rows, listener.hear)
-    parts = [rows for rows in _parts(len(probe_set.fit), fit_first) if len(rows)]
-    fitted = fit_probes(forwards, probe_set, probe, parts=parts, ranks=ranks)
+    fit_parts = [rows for rows in _parts(len(probe_set.fit), fit_first) if len(rows)]
+    fitted = fit_probes(forwards, probe_set, probe, parts=fit_parts, ranks=ranks)
     score = partial(score_images, forwards, probe_set.heldout, probe, ranks=ranks)
     parts = _parts(len(probe_set.heldout), heard, glanced)
     of_portion = [score(fitted, rows=parts[0], listen=hear), score(fitted, rows=parts[1])]

@@ -11,7 +11,8 @@ class CleanlinessFell(PeakFell):
     """The cleanliness of the features of members, 1 - ICR at its best level, has fallen from its best.
 
     It needs no labels. It may fall for other reasons than memorization, such as the learning rate, and is meant to
-    be heard together with another rule.
+    be heard together with another rule. Where the views of a member differ by noise alone, as those of vectors do,
+    they are alike at the lowest level whatever the network does, and the rule stays silent.
 
     Args:
         min_fall: it counts from this fraction of the best, 0 to 1.
