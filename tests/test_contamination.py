@@ -158,3 +158,13 @@ def test_small_images_have_views_of_their_own_size(size):
     """Where an eighth is no pixel there is no shift."""
     images = torch.randn(3, 1, size, size + 1)
     assert two_views(images, seed=0, indices=range(3))[0].shape == images.shape
+
+
+@pytest.mark.parametrize(("num", "width", "is_comparable"), [(40, 20, True), (39, 20, False), (20, 30, False)])
+def test_few_images_for_the_features_are_not_compared(num, width, is_comparable):
+    """Where the noise covariance is all but singular the jackknife's errors are too small."""
+    signal, generator = Contamination(1), torch.Generator().manual_seed(0)
+    shared = torch.randn(1, num, width, generator=generator)
+    views = (shared + torch.randn(1, num, width, generator=generator) for _ in range(2))
+    signal.update(*views, torch.arange(num))
+    assert signal.compute().is_comparable is is_comparable

@@ -265,9 +265,9 @@ class Monitor:
                     f"the saved history was measured as {theirs}, this monitor measures {self._survey.frame}; "
                     "use the same probe set, layers and levels, or start without that state"
                 )
+        self.alarm.load_state_dict(record["alarm"])
         self.history = history
         self._glances.taken = [Glance.from_dict(glance) for glance in record["glances"]]
-        self.alarm.load_state_dict(record["alarm"])
 
     def _needs_check(self) -> bool:
         """Whether the next look has to be a check: nothing to compare with yet, or it is its turn."""

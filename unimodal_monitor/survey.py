@@ -35,12 +35,12 @@ class Observation:
     def look(self, number: int, step: int) -> Look:
         """The check as the alarm's rules see it, the `number`-th of the run."""
         curve, icr = self.curves[-1], self.testimony.contamination
-        clean_KN = None if icr is None else icr.cleanliness_KN.numpy()
+        clean_KN = icr.cleanliness_KN.numpy() if icr is not None and icr.is_comparable else None
         if self.measured is not None:
             score_KM = self.measured.outcomes[curve.layer].score_KM
             glance_KM = self.measured.glance[curve.layer].score_KM if self.measured.glance else None
-        elif clean_KN is not None:
-            score_KM, glance_KM = clean_KN, None
+        elif icr is not None:
+            score_KM, glance_KM = icr.cleanliness_KN.numpy(), None
         return Look(number, step, curve, score_KM, glance_KM, self.testimony.pairs, clean_KN)
 
 

@@ -132,6 +132,11 @@ class BestSoFar:
         """Whether all are surely under `mark` times the reference, which may be any level of any earlier check."""
         if self.reference is None:
             return False
+        if len(self.reference.values_M) != values_KM.shape[1]:
+            raise ValueError(
+                f"the best check so far was of {len(self.reference.values_M)} images, this one is of "
+                f"{values_KM.shape[1]}; use the same probe set, or start without the saved state"
+            )
         candidates = len(values_KM) * (number - 1)
         reference_M = mark * np.array(self.reference.values_M)
         return surely_under(values_KM, reference_M, error=error / candidates)

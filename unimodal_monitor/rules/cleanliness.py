@@ -12,7 +12,8 @@ class CleanlinessFell(PeakFell):
 
     It needs no labels. It may fall for other reasons than memorization, such as the learning rate, and is meant to
     be heard together with another rule. Where the views of a member differ by noise alone, as those of vectors do,
-    they are alike at the lowest level whatever the network does, and the rule stays silent.
+    they are alike at the lowest level whatever the network does, and the rule stays silent. So it does with fewer than
+    two images a feature, where the errors of the ICR are not known.
 
     Args:
         min_fall: it counts from this fraction of the best, 0 to 1.
@@ -28,5 +29,7 @@ class CleanlinessFell(PeakFell):
     def look(self, look: Look, *, error: float) -> Finding:
         """See `Rule`."""
         if look.cleanliness_KN is None:
-            return Finding(False, False, False, "the cleanliness of the features was not measured")
+            return Finding(
+                False, False, False, "the cleanliness of the features was not measured, or on too few images for them"
+            )
         return super().look(replace(look, score_KM=look.cleanliness_KN), error=error)

@@ -38,6 +38,11 @@ class ICR:
         """Whether the images are so few for the features that the estimate may be biased."""
         return self.cleanliness_KN.shape[1] < ENOUGH * self.num_features
 
+    @property
+    def is_comparable(self) -> bool:
+        """Whether checks can be compared by it: with under two images a feature its errors are not known."""
+        return self.cleanliness_KN.shape[1] >= 2 * self.num_features
+
     def describe(self) -> str:
         """What the estimate is worth, in one sentence."""
         num = self.cleanliness_KN.shape[1]
