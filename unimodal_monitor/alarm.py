@@ -108,6 +108,7 @@ class Alarm:
         """How things stand if a full check would leave the state as it is, judged by a glance; None if it might not.
 
         A glance neither raises nor arms: the alarm's error is spent by full checks alone, so that it does not grow.
+        Rules that forecast nothing, such as `Both`, are left to full checks: what they see may wait for the next one.
 
         Args:
             look: with the levels and images of the glance, and the number of the full check to come.
