@@ -152,6 +152,25 @@ def test_without_labels_the_evidence_names_both():
     assert all(sentence.count("gap is") == 1 for sentence in said)
 
 
+def test_without_labels_nothing_is_said_of_classes():
+    """No gap that could be trusted: what the rules wait for is the evidence, however long."""
+    alarm = Alarm.without_labels()
+    for number in range(1, 12):
+        alarm.update(unlabelled_look(FALLING, None, number))
+    assert alarm.state is AlarmState.NEVER_UNIMODAL
+    assert "the denoising gap was not measured" in alarm.explain(FALLEN)
+    assert "class" not in alarm.explain(FALLEN)
+
+
+def test_a_check_that_fails_in_a_rule_is_not_counted():
+    """Its error is not spent."""
+    alarm = Alarm()
+    alarm.update(look_at(HUMPED, number=1))
+    with pytest.raises(ValueError, match="best check so far was of 2000 images, this one is of 500"):
+        alarm.update(look_at(HUMPED, number=2, num_images=500))
+    assert alarm.num_checks == 1
+
+
 def test_each_state_names_its_evidence():
     """From the first look to the alarm, and after it."""
     alarm = Alarm(warm_up=2)

@@ -34,8 +34,9 @@ class AlarmState(Enum):
 class Alarm:
     """Armed by what a rule establishes, such as a rise; raised when a rule speaks at `patience` checks in a row.
 
-    The probability that any rule is wrong at any check of the run, however long, is at most `significance`: each
-    rule owns a share of it and spends it over the checks (`spending.share_of_check`). The images are the same at
+    The probability that a false statement of a rule raises it at any check of the run, however long, is at most
+    `significance`: each rule owns a share of it and spends it over the checks (`spending.share_of_check`). What one
+    part of a `Both` says alone is told and stands outside of this. The images are the same at
     every check, so comparisons between checks are paired and see small changes; the price is that their errors
     depend on each other, which a union bound allows for. The error that is held is of what the rules say, such as "the
     rise was lost" where it was not, never of "the network does not copy". An alarm is lowered by a check that would
@@ -48,7 +49,7 @@ class Alarm:
         significance: over the whole run and all rules, 0 to 1.
         patience: consecutive checks at which a rule must speak, against a passing dip of the network.
         planned_checks: that the run may well have; see `share_of_check`.
-        warm_up: checks without an established rise after which the state says so.
+        warm_up: checks without anything established after which the state says so.
 
     Raises:
         ValueError: if an argument is out of range or the rules' shares exceed one.
@@ -95,9 +96,10 @@ class Alarm:
 
     def update(self, look: Look) -> AlarmState:
         """Take in one check; its `number` must be that of the alarm, `num_checks + 1`."""
-        self.num_checks += 1
-        spent = self.significance * share_of_check(self.num_checks, planned=self.planned_checks)
+        number = self.num_checks + 1
+        spent = self.significance * share_of_check(number, planned=self.planned_checks)
         self._findings = [rule.look(look, error=rule.share * spent) for rule in self._all_rules]
+        self.num_checks = number
         self.num_spoken = [
             spoken + 1 if found.holds else 0 for spoken, found in zip(self.num_spoken, self._findings, strict=True)
         ]
@@ -192,6 +194,8 @@ class Alarm:
         ]
 
     def _why_never(self, verdict: Verdict) -> str:
+        if not any(isinstance(rule, RiseLost) for rule in self.rules):
+            return f"nothing to lose in {self.num_checks} checks: {self._findings[0].sentence}"
         never = f"never unimodal in {self.num_checks} checks"
         if verdict.shape is Shape.MONOTONE:
             return (

@@ -41,6 +41,8 @@ class Observation:
             glance_KM = self.measured.glance[curve.layer].score_KM if self.measured.glance else None
         elif icr is not None:
             score_KM, glance_KM = icr.cleanliness_KN.numpy(), None
+        else:
+            raise ValueError("neither a probe nor the ICR was measured; there is nothing for a rule to look at")
         return Look(number, step, curve, score_KM, glance_KM, self.testimony.pairs, clean_KN)
 
 
@@ -136,9 +138,11 @@ class Survey:
             num_fit, num_heldout = len(self.probe_set.fit), len(self.probe_set.heldout)
             return f"{layers}; probe fitted on {num_fit} images and scored on {num_heldout}"
         num_views, num_pairs = self.witnesses.num_views, len(self.witnesses.heldout)
+        silent = self.witnesses.missing.get("gap") or self.witnesses.shift
         return (
             f"{layers}; no labels: two views of {num_views} members, "
             f"and {num_pairs} members against as many held-out images"
+            + (f"; the usual alarm cannot be raised without a gap to trust: {silent}" if silent else "")
         )
 
     @property

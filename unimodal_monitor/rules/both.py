@@ -11,7 +11,8 @@ from unimodal_monitor.rules.base import Finding, Forecast, Look, Rule, Terms, ch
 class Both:
     """Speaks where both rules speak; what one of them says alone is told and raises nothing.
 
-    It is wrong only where both are, so each may be given the whole of its error.
+    It speaks falsely only if a part that is false speaks. Whether one of them is false or both are, the chance of that
+    is at most the error of one, so each may be given the whole.
 
     Args:
         first: a rule.
