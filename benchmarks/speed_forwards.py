@@ -99,14 +99,13 @@ def passes(monitor: Monitor) -> list[tuple[int, bool]]:
     witnesses = monitor._survey.witnesses
     if witnesses is None:
         return [(num_fit, False), (num_heldout, False)]
-    heard, views = len(witnesses.heldout), witnesses.num_views
+    heard = len(witnesses.heard)
     return [
         (num_fit, False),
         (heard, True),
         (num_heldout - heard, False),
-        (heard, True),
-        (views, False),
-        (views, False),
+        (len(witnesses.pairs), True),
+        (len(witnesses.views), False),
     ]
 
 

@@ -63,14 +63,14 @@ def hear(run: list[Checkpoint], args: argparse.Namespace, noising: Noising) -> l
     if not all(path.exists() for path in paths):
         probe_set = probe_set_of(run, args)
         witnesses = Witnesses(probe_set, torch.arange(len(probe_set.heldout)), noising=noising, layer=JUDGED)
-        print(f"<!-- {run[0].num_members} members: {len(witnesses.heldout)} members and as many held-out images, "
-              f"{witnesses.num_views} with two views; shift found: {witnesses.shift} -->", flush=True)  # fmt: skip
+        print(f"<!-- {run[0].num_members} members: {len(witnesses.pairs)} members and as many held-out images, "
+              f"{len(witnesses.views)} with two views; shift found: {witnesses.shift} -->", flush=True)  # fmt: skip
         for checkpoint, path in zip(run, paths, strict=True):
             denoiser = load_denoiser(checkpoint)
             layers = find_layers(denoiser.network, [JUDGED])
             with torch.no_grad(), capture(layers) as captured:
                 forwards = Forwards(denoiser, captured, noising, device=torch.device("cpu"), batch_size=432)
-                hear_all(forwards, probe_set.heldout, witnesses.heldout, listen=witnesses.hear_heldout, ranks=Ranks())
+                hear_all(forwards, probe_set.heldout, witnesses.heard, listen=witnesses.hear_heldout, ranks=Ranks())
                 torch.save(witnesses.hear(forwards, ranks=Ranks()), path)
     return [torch.load(path, weights_only=False) for path in paths]
 
@@ -107,8 +107,8 @@ class Replay:
     num_images = 0
 
     def __init__(self, heard: Testimony) -> None:
-        self.heard = heard
-        self.heldout = torch.arange(heard.gap.heldout_KN.shape[1])
+        self.testimony = heard
+        self.heard = torch.arange(heard.contamination.cleanliness_KN.shape[1])
 
     def hear_heldout(self, batch: object) -> None:
         """They were heard before."""
@@ -117,7 +117,7 @@ class Replay:
         pass
 
     def hear(self, forwards: object, *, ranks: Ranks) -> Testimony:
-        return self.heard
+        return self.testimony
 
 
 def snr_of(monitor: CachedMonitor, *, shuffled: bool = False) -> np.ndarray:
@@ -146,8 +146,8 @@ def cost_of_gap(heard: Testimony) -> int:
 
 
 def cost_of_icr(heard: Testimony) -> int:
-    """Forwards of both views."""
-    return 2 * heard.contamination.cleanliness_KN.numel()
+    """Forwards of the second views; the first ones are the probe's own."""
+    return heard.contamination.cleanliness_KN.numel()
 
 
 WITNESSES: dict[str, tuple[str, Callable[[dict], float], Callable[[Testimony], int]]] = {

@@ -22,7 +22,7 @@ from unimodal_monitor.reporters.console import line
 from unimodal_monitor.reporters.figures import FigureReporter
 from unimodal_monitor.signals.contamination import Contamination
 from unimodal_monitor.verdict import judge
-from unimodal_monitor.witnesses import FIRST_VIEW
+from unimodal_monitor.witnesses import IMAGES_PER_DIRECTION, SECOND_VIEW
 
 LAYERS = ["blocks.0", "blocks.1"]
 
@@ -37,29 +37,27 @@ def unlabelled_monitor(**options):
 
 
 def cleanliness(monitor):
-    """1 - ICR of the judged layer, from the two noises of every member: vectors have no other views."""
-    network, members = monitor.denoiser.network.eval(), monitor.probe_set.members.images
-    signal, views = Contamination(9), []
-    for side in (0, 1):
+    """1 - ICR of the judged layer, from the two noises of every held-out image: vectors have no other views."""
+    network, images = monitor.denoiser.network.eval(), monitor.probe_set.heldout.images
+    signal, rows = Contamination(9, images_per_direction=IMAGES_PER_DIRECTION), torch.arange(len(images))
+    for is_second in (False, True):
         with torch.no_grad(), capture({"layer": network.blocks[1]}) as captured:
             options = {"device": torch.device("cpu"), "batch_size": 10_000}
             forwards = Forwards(monitor.denoiser, captured, monitor.noising, **options)
-            rows = torch.arange(len(members))
-            (batch,) = forwards.batches(ImageSet(members), rows, numbers=FIRST_VIEW + 2 * rows + side)
-            views.append(batch.features["layer"])
-    signal.update(*views, torch.arange(len(members)))
+            (batch,) = forwards.batches(ImageSet(images), rows, numbers=rows + SECOND_VIEW * is_second)
+            signal.update(batch.features["layer"], rows, is_second=is_second)
     network.train()
     return 1 - signal.compute().icr_K
 
 
 def test_the_curve_is_the_cleanliness_of_the_features():
-    """Of the judged layer, over the members; there is no accuracy to speak of."""
+    """Of the judged layer, over the held-out images; there is no accuracy to speak of."""
     monitor = unlabelled_monitor()
     check = monitor.check(1)
     assert check.curve.accuracy is None
     assert check.curve.peak_accuracy is None
     assert check.curve.score.name == "cleanliness (1 - ICR)"
-    assert [(curve.layer, curve.num_images) for curve in check.curves] == [("blocks.1", 96)]
+    assert [(curve.layer, curve.num_images) for curve in check.curves] == [("blocks.1", 80)]
     np.testing.assert_allclose(check.curve.score.mean, cleanliness(monitor), atol=1e-4)
     assert check.verdict == judge(check.curve)
     assert check.verdict.quantity == "cleanliness (1 - ICR)"
@@ -82,10 +80,10 @@ def test_a_rise_of_the_cleanliness_may_be_watched_all_the_same(monkeypatch):
     def scripted(self):
         found = original(self)
         height, generator = next(heights), torch.Generator().manual_seed(0)
-        values_KN = 0.3 + 0.02 * torch.randn(9, 96, generator=generator, dtype=torch.float64)
+        values_KN = 0.3 + 0.02 * torch.randn(9, 80, generator=generator, dtype=torch.float64)
         values_KN[3:6] += height - 0.3
         values_KN[-1] -= 0.2
-        return type(found)(1 - values_KN.mean(1), found.error_K, values_KN, found.num_features)
+        return type(found)(1 - values_KN.mean(1), found.error_K, values_KN, 12, 12)
 
     original = Contamination.compute
     monkeypatch.setattr(Contamination, "compute", scripted)
@@ -103,7 +101,7 @@ def test_further_noises_change_nothing_and_cost_nothing():
     """They are for the probe."""
     once, twice = unlabelled_monitor(), unlabelled_monitor(num_draws=2)
     assert once.check(1).curve == twice.check(1).curve
-    assert once.num_forwards == twice.num_forwards == 9 * (2 * 80 + 2 * 96)
+    assert once.num_forwards == twice.num_forwards == 9 * (2 * 80 + 80)
 
 
 def test_a_run_goes_on_from_its_state():
@@ -118,12 +116,12 @@ def test_a_run_goes_on_from_its_state():
     assert found[0].evidence == found[1].evidence
 
 
-@pytest.mark.parametrize("members", [blobs(90, seed=1), blobs(90, seed=1)[0]], ids=["labelled", "unlabelled"])
-def test_a_history_of_other_images_is_refused(members):
-    """Of a probe, and of another number of members."""
+@pytest.mark.parametrize("is_labelled", [True, False])
+def test_a_history_of_other_images_is_refused(is_labelled):
+    """Of a probe, and of another number of held-out images."""
     torch.manual_seed(0)
-    heldout = blobs(120, seed=2) if isinstance(members, tuple) else blobs(120, seed=2)[0]
-    probe_set = ProbeSet.from_datasets(members, heldout)
+    roles = blobs(96, seed=1), blobs(120 if is_labelled else 90, seed=2)
+    probe_set = ProbeSet.from_datasets(*(role if is_labelled else role[0] for role in roles))
     other = Monitor(EDMDenoiser(Network(TinyDenoiser())), probe_set, layers=LAYERS)
     other.check(10)
     with pytest.raises(ValueError, match="this monitor measures"):
@@ -134,13 +132,13 @@ def test_what_is_measured_is_told_without_a_probe():
     """The description names members and held-out images."""
     told = unlabelled_monitor().describe()
     assert "probe" not in told
-    assert "no labels: two views of 96 members, and 80 members against as many held-out images" in told
+    assert "no labels: two views of 80 held-out images, and 80 members against as many held-out images" in told
     assert "blocks.1 (judged)" in told
 
 
-def test_too_few_members_are_told_before_the_first_check():
+def test_too_few_images_are_told_before_the_first_check():
     """Without two views of enough of them there would be no curve at all."""
-    probe_set = ProbeSet.from_datasets(blobs(6, seed=1)[0], blobs(120, seed=2)[0])
+    probe_set = ProbeSet.from_datasets(blobs(96, seed=1)[0], blobs(9, seed=2)[0])
     with pytest.raises(ValueError, match="without labels .* 6 images are too few; 8 would do"):
         Monitor(EDMDenoiser(Network(TinyDenoiser())), probe_set, layers=LAYERS)
 

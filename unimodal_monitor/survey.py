@@ -35,12 +35,12 @@ class Observation:
     def look(self, number: int, step: int) -> Look:
         """The check as the alarm's rules see it, the `number`-th of the run."""
         curve, icr = self.curves[-1], self.testimony.contamination
-        clean_KN = icr.cleanliness_KN.numpy() if icr is not None and icr.is_comparable else None
+        clean_KN = None if icr is None else icr.cleanliness_KN.numpy()
         if self.measured is not None:
             score_KM = self.measured.outcomes[curve.layer].score_KM
             glance_KM = self.measured.glance[curve.layer].score_KM if self.measured.glance else None
-        elif icr is not None:
-            score_KM, glance_KM = icr.cleanliness_KN.numpy(), None
+        elif clean_KN is not None:
+            score_KM, glance_KM = clean_KN, None
         else:
             raise ValueError("neither a probe nor the ICR was measured; there is nothing for a rule to look at")
         return Look(number, step, curve, score_KM, glance_KM, self.testimony.pairs, clean_KN)
@@ -60,7 +60,7 @@ class Survey:
         for_glances: measure `order` as a glance would, too.
 
     Raises:
-        ValueError: if there are too few images of a class, or without labels too few members.
+        ValueError: if there are too few images of a class, or without labels too few held-out ones.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Survey:
             self.witnesses = Witnesses(probe_set, order.heldout, noising=noising, layer=self.layers[-1], fewest=fewest)
             reason = self.witnesses.missing.get("contamination")
             if probe_set.is_unlabelled and reason:
-                raise ValueError(f"without labels the curve is that of the members' ICR, and {reason}")
+                raise ValueError(f"without labels the curve is that of the held-out images' ICR, and {reason}")
 
     def run(self, forwards: Forwards) -> Observation:
         """Pass all images through the network.
@@ -100,8 +100,8 @@ class Survey:
         witnesses, listener, measured = self.witnesses, None, None
         if witnesses is not None:
             witnesses.forget()
-        if witnesses is not None and len(witnesses.heldout):
-            listener = Listener(witnesses.heldout, witnesses.hear_heldout)
+        if witnesses is not None and len(witnesses.heard):
+            listener = Listener(witnesses.heard, witnesses.hear_heldout)
         if not self.probe_set.is_unlabelled:
             measured = measure(
                 forwards, self.probe_set, self.probe, ranks=self.ranks, portion=self.portion, listener=listener
@@ -127,7 +127,7 @@ class Survey:
         """Layer, levels and number of images of every curve: what has to agree for two checks to compare."""
         sigmas = tuple(self.noising.sigmas.tolist())
         if self.witnesses is not None and self.probe_set.is_unlabelled:
-            return [(self.layers[-1], sigmas, self.witnesses.num_views)]
+            return [(self.layers[-1], sigmas, len(self.witnesses.views))]
         return [(layer, sigmas, len(self.probe_set.heldout)) for layer in self.layers]
 
     def describe(self) -> str:
@@ -137,10 +137,10 @@ class Survey:
         if self.witnesses is None or not self.probe_set.is_unlabelled:
             num_fit, num_heldout = len(self.probe_set.fit), len(self.probe_set.heldout)
             return f"{layers}; probe fitted on {num_fit} images and scored on {num_heldout}"
-        num_views, num_pairs = self.witnesses.num_views, len(self.witnesses.heldout)
+        num_views, num_pairs = len(self.witnesses.views), len(self.witnesses.pairs)
         silent = self.witnesses.missing.get("gap") or self.witnesses.shift
         return (
-            f"{layers}; no labels: two views of {num_views} members, "
+            f"{layers}; no labels: two views of {num_views} held-out images, "
             f"and {num_pairs} members against as many held-out images"
             + (f"; the usual alarm cannot be raised without a gap to trust: {silent}" if silent else "")
         )
@@ -154,7 +154,7 @@ class Survey:
         """Images that pass for the witnesses alone; held-out images do only where no probe is scored on them."""
         if self.witnesses is None:
             return 0
-        return self.witnesses.num_images + (len(self.witnesses.heldout) if self.probe_set.is_unlabelled else 0)
+        return self.witnesses.num_images + (len(self.witnesses.heard) if self.probe_set.is_unlabelled else 0)
 
     def _curves(self, measured: Measurement | None, testimony: Testimony) -> tuple[Curve, ...]:
         sigmas, std = self.noising.sigmas, self.probe_set.std

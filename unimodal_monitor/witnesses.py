@@ -18,17 +18,19 @@ from unimodal_monitor.signals.contamination import ICR, Contamination
 from unimodal_monitor.signals.gap import DenoisingGap, Gap, Pairs, denoising_error
 from unimodal_monitor.signals.shift import find_shift
 from unimodal_monitor.signals.spikiness import Spikes, Spikiness
-from unimodal_monitor.signals.views import two_views
+from unimodal_monitor.signals.views import another_view
 
-MEMBER_SHARE, VIEW_SHARE = 1 / 15, 1 / 20
-"""Members and images with two views, as parts of the images that are probed: a sixth more forwards in all, and under a
-quarter more time, for those of the gap run to the end of the network."""
-MOST_UNPROBED = 4096
-"""Members, and images with two views, where there is no probe to share the forwards with."""
+SHARE = 1 / 12
+"""Held-out images that are heard, as a part of those that are probed. Each takes two more forwards, of a member and of
+its second view: a sixth more in all, and under a quarter more time, for those of the gap run to the end."""
+MOST_UNPROBED = 2048
+"""Held-out images that are heard where there is no probe to share the forwards with."""
 FEWEST = 8
 """Images of a role, under which its signals are left out."""
-FIRST_VIEW = 10**9
-"""Number of the first view's noise: no image has it."""
+IMAGES_PER_DIRECTION = 4
+"""Of the ICR: the more, the surer are its errors, and the less of wide features is looked at."""
+SECOND_VIEW = 10**9
+"""Number of the noise of the first image's second view: no image has it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +39,7 @@ class Testimony:
 
     Args:
         gap: denoising errors of held-out images and members; None if left out.
-        contamination: from two views of members; None if left out.
+        contamination: from two views of held-out images; None if left out.
         spikiness: of members against held-out images; None if left out.
         pairs: what the gap rests on, image by image; None if it was left out, or if the held-out images are of another
             distribution, so that the gap cannot be trusted.
@@ -61,9 +63,12 @@ class Testimony:
 class Witnesses:
     """Hears the witnesses of every check of a run, on the same images with the same noise.
 
+    A held-out image is heard as it passes for the probe. A member passes beside it with the same noise, and the image
+    itself once more, augmented and with another noise.
+
     Args:
         probe_set: members and held-out images; labels are not looked at.
-        heldout: (M,) rows of the held-out images that pass through the whole network.
+        heldout: (M,) rows of the held-out images that may be heard, the first ones first.
         noising: levels and noise; one draw of it is used.
         layer: whose features are looked at.
         fewest: images of a role, under which its signals are left out and none of them passes through the network.
@@ -73,29 +78,30 @@ class Witnesses:
         self, probe_set: ProbeSet, heldout: Tensor, *, noising: Noising, layer: str, fewest: int = FEWEST
     ) -> None:
         probed = 0 if probe_set.is_unlabelled else len(probe_set.fit) + len(probe_set.heldout)
-        num_members, num_views = (
-            min(len(probe_set.members), int(share * probed) if probed else MOST_UNPROBED)
-            for share in (MEMBER_SHARE, VIEW_SHARE)
-        )
-        self.members, self.layer = probe_set.members, layer
+        heldout = heldout[: int(SHARE * probed) if probed else MOST_UNPROBED]
+        self.members, self.images, self.layer = probe_set.members, probe_set.heldout, layer
         self.noising = noising.once()
         found = find_shift(probe_set.members.images, probe_set.heldout.images)
         self.shift = None if found is None else found.describe()
         self.missing = {} if self.shift is None else {"trust in the gap": self.shift}
-        counts = {"gap": min(num_members, len(heldout)), "contamination": num_views}
-        counts["spikiness"] = counts["gap"]
-        for name, count in counts.items():
+        num_pairs = min(len(probe_set.members), len(heldout))
+        for name, count in {"gap": num_pairs, "contamination": len(heldout), "spikiness": num_pairs}.items():
             if count < fewest:
                 self.missing[name] = f"{count} images are too few; {fewest} would do"
-        self.heldout = heldout[: 0 if "gap" in self.missing else num_members]
-        self.num_views = 0 if "contamination" in self.missing else num_views
+        self.pairs = heldout[: 0 if "gap" in self.missing else num_pairs]
+        self.views = heldout[: 0 if "contamination" in self.missing else None]
         self._memorizer_KN: Tensor | None = None
         self.forget()
 
     @property
     def num_images(self) -> int:
         """Images that `hear` passes through the network, at all levels each, beside the held-out images."""
-        return len(self.heldout) + 2 * self.num_views
+        return len(self.pairs) + len(self.views)
+
+    @property
+    def heard(self) -> Tensor:
+        """Rows of the held-out images that are heard."""
+        return max(self.pairs, self.views, key=len)
 
     def memorizer_errors(self, device: torch.device) -> Tensor:
         """(K, N) errors of the closed-form memorizer of the members on the noised members; computed once."""
@@ -104,16 +110,21 @@ class Witnesses:
             memorizer = Memorizer(self.members.images.to(device))
             with capture({}) as captured:
                 forwards = Forwards(memorizer, captured, self.noising, device=device, batch_size=4096)
-                rows = torch.arange(len(self.heldout))
-                batches = forwards.batches(self.members, rows, numbers=self.heldout, to_the_end=True)
+                rows = torch.arange(len(self.pairs))
+                batches = forwards.batches(self.members, rows, numbers=self.pairs, to_the_end=True)
                 errors_KN = torch.cat([denoising_error(batch.denoised, batch.clean) for batch in batches], 1)
-            self._memorizer_KN = errors_KN.cpu()[:, self.heldout.argsort()]
+            self._memorizer_KN = errors_KN.cpu()[:, self.pairs.argsort()]
         return self._memorizer_KN
 
     def hear_heldout(self, batch: Batch) -> None:
-        """Take in held-out images in passing; those that have no member beside them are left out."""
-        is_paired = torch.isin(batch.numbers, self.heldout)
-        if batch.draw == 0 and is_paired.any():
+        """Take in held-out images in passing, as first views and, where they have a member beside them, for the gap."""
+        if batch.draw:
+            return
+        is_viewed, is_paired = (torch.isin(batch.numbers, rows) for rows in (self.views, self.pairs))
+        if is_viewed.any():
+            features_KBD = batch.features[self.layer][:, is_viewed.to(batch.clean.device)]
+            self._contamination.update(features_KBD, batch.numbers[is_viewed], is_second=False)
+        if is_paired.any():
             self._take(batch, is_paired, is_member=False)
 
     def hear(self, forwards: Forwards, *, ranks: Ranks) -> Testimony:
@@ -134,30 +145,25 @@ class Witnesses:
         """Start anew, as after a check that failed half way: what was heard then is of another network."""
         num_levels = len(self.noising.sigmas)
         self._gap, self._spikiness = DenoisingGap(num_levels), Spikiness(num_levels)
-        self._contamination = Contamination(num_levels)
+        self._contamination = Contamination(num_levels, images_per_direction=IMAGES_PER_DIRECTION)
         self._signals: dict[str, Metric] = {
             "gap": self._gap, "spikiness": self._spikiness, "contamination": self._contamination,
         }  # fmt: skip
 
     def _run(self, forwards: Forwards, ranks: Ranks) -> None:
-        if len(self.heldout):
-            self._run_members(forwards, ranks.share(torch.arange(len(self.heldout))))
-        if self.num_views:
-            self._run_views(forwards, ranks.share(torch.arange(self.num_views)))
+        if len(self.pairs):
+            self._run_members(forwards, ranks.share(torch.arange(len(self.pairs))))
+        if len(self.views):
+            self._run_second_views(forwards, ranks.share(self.views))
 
     def _run_members(self, forwards: Forwards, rows: Tensor) -> None:
-        for batch in forwards.batches(self.members, rows, numbers=self.heldout[rows], to_the_end=True):
+        for batch in forwards.batches(self.members, rows, numbers=self.pairs[rows], to_the_end=True):
             self._take(batch, torch.ones_like(batch.numbers, dtype=torch.bool), is_member=True)
 
-    def _run_views(self, forwards: Forwards, rows: Tensor) -> None:
-        views = two_views(self.members.images[rows], seed=self.noising.seed, indices=rows.tolist())
-        passing = (
-            forwards.batches(ImageSet(view), torch.arange(len(rows)), numbers=FIRST_VIEW + 2 * rows + side)
-            for side, view in enumerate(views)
-        )
-        for first, second in zip(*passing, strict=True):
-            numbers = (first.numbers - FIRST_VIEW) // 2
-            self._contamination.update(first.features[self.layer], second.features[self.layer], numbers)
+    def _run_second_views(self, forwards: Forwards, rows: Tensor) -> None:
+        views = another_view(self.images.images[rows], seed=self.noising.seed, indices=rows.tolist())
+        for batch in forwards.batches(ImageSet(views), torch.arange(len(rows)), numbers=SECOND_VIEW + rows):
+            self._contamination.update(batch.features[self.layer], batch.numbers - SECOND_VIEW, is_second=True)
 
     def _take(self, batch: Batch, chosen: Tensor, *, is_member: bool) -> None:
         where = chosen.to(batch.clean.device)

@@ -27,10 +27,14 @@ ERRORS = FEATURES.square().mean(3)
 
 @dataclass(frozen=True)
 class Case:
-    """A signal for some levels, and how it is fed: `update(metric, role, rows)`, for the roles 0 and 1."""
+    """A signal for some levels, and how it is fed: `update(metric, role, rows)`, for the roles 0 and 1.
+
+    `fewer` are rows of both roles that it can do with.
+    """
 
     make: Callable[[int], Metric]
     update: Callable[[Metric, int, Tensor], None]
+    fewer: tuple[Tensor, Tensor] = (torch.arange(0, N, 2), torch.arange(N))
 
 
 SIGNALS = {
@@ -41,8 +45,9 @@ SIGNALS = {
     "contamination": Case(
         Contamination,
         lambda metric, role, rows: metric.update(
-            of(metric, FEATURES[role], rows), of(metric, OTHERS[role], rows), rows + N * role
+            of(metric, (FEATURES[0], OTHERS[0])[role], rows), rows, is_second=bool(role)
         ),
+        fewer=(torch.arange(0, N, 2), torch.arange(0, N, 2)),
     ),
     "spikiness": Case(
         Spikiness,
@@ -95,7 +100,7 @@ def test_the_batches_and_their_order_do_not_matter(case):
 
 def test_a_reset_forgets_all(case):
     """The next check starts anew."""
-    metric = fed(case, ([torch.arange(0, N, 2)], [torch.arange(N)]))
+    metric = fed(case, [[rows] for rows in case.fewer])
     metric.compute()
     metric.reset()
     for role in (0, 1):

@@ -23,8 +23,8 @@ class Look:
         score_KM: (K, M) the probe's score of every held-out image, the same images at every check.
         glance_KM: (K, M') the score as a glance measures it; None where no glances are made.
         pairs: what the denoising gap rests on; None where it was not measured or cannot be trusted.
-        cleanliness_KN: (K, N) 1 - ICR of the features of members with two views, image by image; None where it was
-            not measured.
+        cleanliness_KN: (K, N) 1 - ICR of the features of held-out images with two views, image by image; None where it
+            was not measured.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""CleanlinessFell: the features of an image depend more on how it was shown than they did."""
+"""CleanlinessFell: the features of an image depend more on how it is shown than they did."""
 
 from dataclasses import dataclass, replace
 
@@ -8,12 +8,11 @@ from unimodal_monitor.rules.peak import PeakFell
 
 @dataclass
 class CleanlinessFell(PeakFell):
-    """The cleanliness of the features of members, 1 - ICR at its best level, has fallen from its best.
+    """The cleanliness of the features of held-out images, 1 - ICR at its best level, has fallen from its best.
 
     It needs no labels. It may fall for other reasons than memorization, such as the learning rate, and is meant to
-    be heard together with another rule. Where the views of a member differ by noise alone, as those of vectors do,
-    they are alike at the lowest level whatever the network does, and the rule stays silent. So it does with fewer than
-    two images a feature, where the errors of the ICR are not known.
+    be heard together with another rule. Where the views of an image differ by noise alone, as those of vectors do,
+    they are alike at the lowest level whatever the network does, and the rule stays silent.
 
     Args:
         min_fall: it counts from this fraction of the best, 0 to 1.
@@ -29,7 +28,5 @@ class CleanlinessFell(PeakFell):
     def look(self, look: Look, *, error: float) -> Finding:
         """See `Rule`."""
         if look.cleanliness_KN is None:
-            return Finding(
-                False, False, False, "the cleanliness of the features was not measured, or on too few images for them"
-            )
+            return Finding(False, False, False, "the cleanliness of the features was not measured")
         return super().look(replace(look, score_KM=look.cleanliness_KN), error=error)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,37 +27,38 @@ class ICR:
         cleanliness_KN: (K, N) jackknife pseudo-values of 1 - ICR, higher is better, in the order of the images'
             numbers. Their mean is the estimate, and their covariance over N that of the estimates.
         num_features: D, the most features at any level that vary at all.
+        num_directions: of the space of the features in which it was measured; D where that was the whole of it.
     """
 
     icr_K: Tensor
     error_K: Tensor
     cleanliness_KN: Tensor
     num_features: int
+    num_directions: int
 
     @property
     def is_biased(self) -> bool:
-        """Whether the images are so few for the features that the estimate may be biased."""
-        return self.cleanliness_KN.shape[1] < ENOUGH * self.num_features
-
-    @property
-    def is_comparable(self) -> bool:
-        """Whether checks can be compared by it: with under two images a feature its errors are not known."""
-        return self.cleanliness_KN.shape[1] >= 2 * self.num_features
+        """Whether the images are so few for the directions that the estimate may be biased."""
+        return self.cleanliness_KN.shape[1] < ENOUGH * self.num_directions
 
     def describe(self) -> str:
         """What the estimate is worth, in one sentence."""
-        num = self.cleanliness_KN.shape[1]
+        num, features = self.cleanliness_KN.shape[1], f"{self.num_features} features"
+        if self.num_directions < self.num_features:
+            features = f"{self.num_directions} random directions of {features}"
         if not self.is_biased:
-            return f"ICR from two views of {num} images, {self.num_features} features"
+            return f"ICR from two views of {num} images, {features}"
         return (
-            f"ICR from two views of only {num} images for {self.num_features} features may be biased; "
-            f"give {ENOUGH * self.num_features} images or more, or a narrower layer"
+            f"ICR from two views of only {num} images for {features} may be biased; "
+            f"give {ENOUGH * self.num_directions} images or more, or a narrower layer"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Primitives only, without the figures of single images."""
         return {
-            **as_lists({"icr_K": self.icr_K, "error_K": self.error_K, "num_features": self.num_features}),
+            **as_lists({"icr_K": self.icr_K, "error_K": self.error_K}),
+            "num_features": self.num_features,
+            "num_directions": self.num_directions,
             "num_images": self.cleanliness_KN.shape[1],
             "is_biased": self.is_biased,
         }
@@ -67,49 +69,67 @@ class Contamination(Signal):
 
     Args:
         num_levels: K.
+        images_per_direction: where there are fewer images for each feature, the features are first projected to so few
+            random directions, always the same ones, that each has as many; None keeps all features. The errors of the
+            ICR are far too small where images and directions are about as many.
+
+    Raises:
+        ValueError: if an argument is out of range.
 
     Source: arXiv 2606.09718, whose plug-in estimate is corrected here for the number of images.
     """
 
-    def __init__(self, num_levels: int) -> None:
-        super().__init__(num_levels, roles=("views",))
+    def __init__(self, num_levels: int, *, images_per_direction: int | None = None) -> None:
+        super().__init__(num_levels, roles=("first", "second"))
+        if images_per_direction is not None and images_per_direction < 1:
+            raise ValueError(f"images_per_direction = {images_per_direction}; it is a count, from 1")
+        self.images_per_direction = images_per_direction
 
-    def update(self, first_KND: Tensor, second_KND: Tensor, indices_N: Tensor) -> None:
-        """Add images.
+    def update(self, features_KND: Tensor, indices_N: Tensor, *, is_second: bool) -> None:
+        """Add one view of some images.
 
         Args:
-            first_KND: (K, N, D) features of one view of each image, with its own noise.
-            second_KND: (K, N, D) of another view, with another noise.
-            indices_N: (N,) numbers of the images.
+            features_KND: (K, N, D), each view of an image with its own noise.
+            indices_N: (N,) numbers of the images, the same for both views.
+            is_second: which view.
 
         Raises:
             ValueError: if the shapes do not fit.
         """
-        if first_KND.ndim != 3 or first_KND.shape != second_KND.shape:
-            raise ValueError(
-                "the two views must have features of one shape (K, N, D), "
-                f"got {tuple(first_KND.shape)} and {tuple(second_KND.shape)}"
-            )
-        self._keep("views", torch.cat([first_KND, second_KND], 2), indices_N)
+        if features_KND.ndim != 3:
+            raise ValueError(f"features must have shape (K, N, D), got {tuple(features_KND.shape)}")
+        self._keep("second" if is_second else "first", features_KND, indices_N)
 
     def compute(self) -> ICR:
         """The ICR of all images so far.
 
         Raises:
             FloatingPointError: if a feature is not finite.
-            ValueError: if there are fewer than three images, nothing varies, or both views are the same.
+            ValueError: if there are fewer than three images, one lacks a view, nothing varies, or both views are the
+                same.
         """
-        views_KNW, _ = self._kept("views")
-        num_images, width = views_KNW.shape[1], views_KNW.shape[2] // 2
+        (first_KND, first_N), (second_KND, second_N) = (self._kept(role) for role in ("first", "second"))
+        if not torch.equal(first_N, second_N):
+            raise ValueError(
+                f"ICR needs both views of every image, got {len(first_N)} first and {len(second_N)} second"
+            )
+        if first_KND.shape != second_KND.shape:
+            raise ValueError(
+                f"both views must have as many features, got {first_KND.shape[2]} and {second_KND.shape[2]}"
+            )
+        num_images = len(first_N)
         if num_images < 3:
             raise ValueError(f"ICR needs three images or more, got {num_images}")
-        levels = [_standardised(*views_NW.split(width, 1)) for views_NW in views_KNW]
-        cleanliness_KN = torch.stack([pseudo_cleanliness(*level) for level in levels])
+        most = num_images // self.images_per_direction if self.images_per_direction else first_KND.shape[2]
+        levels = [_standardised(*views) for views in zip(first_KND, second_KND, strict=True)]
+        narrowed = [_narrowed(*level, most=max(1, most)) for level in levels]
+        cleanliness_KN = torch.stack([pseudo_cleanliness(*level) for level in narrowed])
         return ICR(
             icr_K=1 - cleanliness_KN.mean(1),
             error_K=cleanliness_KN.std(1) / num_images**0.5,
             cleanliness_KN=cleanliness_KN,
-            num_features=max(first_ND.shape[1] for first_ND, _ in levels),
+            num_features=max(int(is_alive_D.sum()) for _, _, is_alive_D in levels),
+            num_directions=max(first.shape[1] for first, _ in narrowed),
         )
 
 
@@ -159,18 +179,27 @@ def _cleanliness(signal: Tensor, noise: Tensor, *, num: int, width: int, is_corr
     return ratio / (1 + ratio)
 
 
-def _standardised(first_ND: Tensor, second_ND: Tensor) -> tuple[Tensor, Tensor]:
-    """Both views with unit variance, without the features that do not vary."""
+def _standardised(first_ND: Tensor, second_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Both views with unit variance, and which features vary at all; the others are 0."""
     both = torch.cat([first_ND, second_ND])
     variance_D, mean_D = both.var(0), both.mean(0)
     is_alive_D = variance_D > CONSTANT * mean_D.square()
-    scale_D = variance_D[is_alive_D].rsqrt()
-    first, second = (((view - mean_D)[:, is_alive_D] * scale_D) for view in (first_ND, second_ND))
     if not is_alive_D.any():
         raise ValueError("ICR needs features that vary; all of them are constant over the images")
-    if float((first - second).var(0).mean()) < 1e-12:
+    scale_D = torch.where(is_alive_D, variance_D.rsqrt(), 0.0)
+    first, second = ((view - mean_D) * scale_D for view in (first_ND, second_ND))
+    if float((first - second)[:, is_alive_D].var(0).mean()) < 1e-12:
         raise ValueError("both views have the same features; ICR needs another augmentation or noise in each")
-    return first, second
+    return first, second, is_alive_D
+
+
+def _narrowed(first_ND: Tensor, second_ND: Tensor, is_alive_D: Tensor, *, most: int) -> tuple[Tensor, Tensor]:
+    """The features that vary; where they are more than `most`, so many random directions of them."""
+    if int(is_alive_D.sum()) <= most:
+        return first_ND[:, is_alive_D], second_ND[:, is_alive_D]
+    directions_WD = np.random.Generator(np.random.Philox(key=0)).standard_normal((most, len(is_alive_D)))
+    projection_DW = torch.from_numpy(directions_WD).T / len(is_alive_D) ** 0.5
+    return first_ND @ projection_DW, second_ND @ projection_DW
 
 
 def _centred(values_ND: Tensor) -> Tensor:

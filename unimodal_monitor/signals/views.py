@@ -1,4 +1,4 @@
-"""Two views of an image: augmentations that are a pure function of (seed, image, view)."""
+"""Another view of an image: an augmentation that is a pure function of (seed, image)."""
 
 from collections.abc import Sequence
 
@@ -15,28 +15,24 @@ JITTER = 0.2
 """Largest change of brightness, in standard deviations of the image, and of contrast, as a factor less one."""
 
 
-def two_views(images: Tensor, *, seed: int, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Two augmentations of each image: random crop, horizontal flip, brightness and contrast.
+def another_view(images: Tensor, *, seed: int, indices: Sequence[int]) -> Tensor:
+    """An augmentation of each image: random crop, horizontal flip, brightness and contrast.
 
     Nothing is clamped: brightness moves an image by at most a fifth of its own standard deviation, contrast
     stretches it around its own mean by at most a fifth, so that a view can leave [-1, 1] by little.
 
     Args:
         images: (N, C, H, W) in model units. Others, such as vectors, have no known symmetry and come back
-            unchanged twice: their views differ by noise alone.
+            unchanged: their views differ by noise alone.
         seed: of all views of a monitor.
         indices: (N,) numbers of the images.
 
     Returns:
-        two tensors shaped as `images`, a pure function of each image, its number and `seed`.
+        as `images`, a pure function of each image, its number and `seed`.
     """
     if images.ndim != 4:
-        return images, images
-    return _view(images, seed, indices, view=0), _view(images, seed, indices, view=1)
-
-
-def _view(images: Tensor, seed: int, indices: Sequence[int], *, view: int) -> Tensor:
-    down, right, flip, brightness, contrast = _uniform(seed, indices, view).unbind(1)
+        return images
+    down, right, flip, brightness, contrast = _uniform(seed, indices).unbind(1)
     height, width = images.shape[2:]
     rows, columns = _crop(height, down), _crop(width, right)
     columns = torch.where((flip < 0.5).unsqueeze(1), columns.flip(1), columns)
@@ -63,10 +59,10 @@ def _jitter(uniform_N: Tensor, images: Tensor) -> Tensor:
     return (JITTER * (2 * uniform_N - 1)).to(images).view(-1, 1, 1, 1)
 
 
-def _uniform(seed: int, indices: Sequence[int], view: int) -> Tensor:
-    """(N, 5) uniform random numbers of each image's view, on the CPU."""
+def _uniform(seed: int, indices: Sequence[int]) -> Tensor:
+    """(N, 5) uniform random numbers of each image, on the CPU."""
     numbers = [
-        np.random.Generator(np.random.Philox(key=[seed, int(index)], counter=[0, 0, STREAM, view])).random(5)
+        np.random.Generator(np.random.Philox(key=[seed, int(index)], counter=[0, 0, STREAM, 0])).random(5)
         for index in indices
     ]
     return torch.from_numpy(np.array(numbers).reshape(-1, 5))
