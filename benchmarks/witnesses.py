@@ -9,14 +9,18 @@ and class SNR come from the cached features. Testimonies are kept in the cache.
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from itertools import groupby
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from cached import CachedMonitor, cached_monitor
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
+from torch import Tensor
 from zoo import LAYERS, Checkpoint, checkpoints, load_denoiser, read_split, unseen_images
 
 from unimodal_monitor.alarm import Alarm, AlarmState
@@ -59,7 +63,7 @@ def probe_set_of(run: list[Checkpoint], args: argparse.Namespace) -> ProbeSet:
 
 def hear(run: list[Checkpoint], args: argparse.Namespace, noising: Noising) -> list[Testimony]:
     """What the witnesses say of every checkpoint of a run."""
-    paths = [args.cache / f"testimony_{checkpoint.path.stem}.pt" for checkpoint in run]
+    paths = [args.cache / f"testimony_{args.grid}x{args.grid}_{checkpoint.path.stem}.pt" for checkpoint in run]
     if not all(path.exists() for path in paths):
         probe_set = probe_set_of(run, args)
         witnesses = Witnesses(probe_set, torch.arange(len(probe_set.heldout)), noising=noising, layer=JUDGED)
@@ -68,11 +72,17 @@ def hear(run: list[Checkpoint], args: argparse.Namespace, noising: Noising) -> l
         for checkpoint, path in zip(run, paths, strict=True):
             denoiser = load_denoiser(checkpoint)
             layers = find_layers(denoiser.network, [JUDGED])
-            with torch.no_grad(), capture(layers) as captured:
+            pool = patch("unimodal_monitor.features.mean_pool", partial(pool_cells, grid=args.grid))
+            with pool, torch.no_grad(), capture(layers) as captured:
                 forwards = Forwards(denoiser, captured, noising, device=torch.device("cpu"), batch_size=432)
                 hear_all(forwards, probe_set.heldout, witnesses.heard, listen=witnesses.hear_heldout, ranks=Ranks())
                 torch.save(witnesses.hear(forwards, ranks=Ranks()), path)
     return [torch.load(path, weights_only=False) for path in paths]
+
+
+def pool_cells(output: Tensor, *, grid: int) -> Tensor:
+    """(N, C * grid * grid) means of a layer's (N, C, H, W) output over the cells of a grid; 1 is the monitor's own."""
+    return F.adaptive_avg_pool2d(output.float(), grid).flatten(1)
 
 
 def follow(run: list[Checkpoint], args: argparse.Namespace) -> list[dict]:
@@ -225,6 +235,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True, help="where benchmarks/zoo.py wrote the features")
     parser.add_argument("--num-images", type=int, help="unseen images that set the witnesses' share (default: all)")
+    parser.add_argument("--grid", type=int, default=1, help="wider features, for ICR and spikiness alone: means over "
+                        "the cells of a grid")  # fmt: skip
     args = parser.parse_args()
     runs = [
         follow(list(run), args) for _, run in groupby(checkpoints(args.zoo), lambda checkpoint: checkpoint.num_members)

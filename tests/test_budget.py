@@ -2,7 +2,7 @@
 
 import pytest
 
-from unimodal_monitor.budget import Budget
+from unimodal_monitor.budget import REPORT, Budget
 
 
 class Clock:
@@ -92,6 +92,18 @@ def test_a_share_that_is_not_positive_is_refused(max_overhead):
     """The error says what came."""
     with pytest.raises(ValueError, match=f"max_overhead = {max_overhead}"):
         Budget(max_overhead)
+
+
+def test_reports_are_paid_for_and_expected_again(clock):
+    """After a check of 1 s and figures of 2 s the next one waits until 6.3 s are 1 % of the training."""
+    budget = Budget(0.01, clock=clock)
+    look(budget, clock, "check", 1.0)
+    look(budget, clock, REPORT, 2.0)
+    clock.now += 629.0
+    assert budget.overhead == 3 / 629
+    assert not budget.allows("check")
+    clock.now += 2.0
+    assert budget.allows("check")
 
 
 def test_time_aside_is_neither_looks_nor_training(clock):

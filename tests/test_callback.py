@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -244,6 +245,16 @@ def test_a_logger_that_fails_does_not_end_the_training(tmp_path):
     with pytest.warns(UserWarning, match="no network"):
         fit(tmp_path, monitor, logger=Offline(tmp_path), max_steps=6)
     assert len(monitor.history) == 2
+
+
+def test_figures_count_as_time_of_the_checks(tmp_path, monkeypatch):
+    """The training waits for them as it waits for a check."""
+    monkeypatch.setattr(FigureReporter, "report", lambda self, history: time.sleep(0.2))
+    monitor = UnimodalMonitor(tiny_probe_set(), every_n_steps=5)
+    fit(tmp_path, monitor, max_steps=1)
+    budget = monitor._monitor._budget
+    assert budget._last["report"] >= 0.2
+    assert budget._spent == budget._last["check"] + budget._last["report"]
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,14 @@ def test_the_console_has_a_line_for_a_check_and_one_for_a_change_of_state():
     assert "evidence of step 207" in lines[1]
 
 
+def test_the_console_tells_the_copies_where_they_were_counted():
+    """Between the check and its evidence."""
+    lines = []
+    ConsoleReporter(lines.append).report([*HISTORY[:-1], replace(HISTORY[-1], audit=AUDIT)])
+    assert lines[1] == f"unimodal  {AUDIT.sentence()}"
+    assert len(lines) == 3
+
+
 def test_figures_are_written(tmp_path):
     """For one check and for several."""
     for history in (HISTORY[:1], HISTORY):

@@ -143,6 +143,12 @@ def test_too_few_images_are_told_before_the_first_check():
         Monitor(EDMDenoiser(Network(TinyDenoiser())), probe_set, layers=LAYERS)
 
 
+def test_views_that_cannot_differ_are_told_before_the_first_check():
+    """Vectors without noise; images have augmentations all the same."""
+    with pytest.raises(ValueError, match="two views by its noise alone, which noised_input=False takes away"):
+        unlabelled_monitor(noised_input=False)
+
+
 def test_the_console_line_tells_the_cleanliness():
     """In place of the accuracy."""
     check = unlabelled_monitor().check(10)

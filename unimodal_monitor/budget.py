@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 MARGIN = 1.1
 """Times the last look's seconds are set aside for the next one: no two take the same."""
+REPORT = "report"
+"""What follows a look: figures, files and loggers."""
 
 
 class Budget:
@@ -30,7 +32,7 @@ class Budget:
 
     @contextmanager
     def spending(self, kind: str) -> Iterator[None]:
-        """The time within the block is that of a look of this kind; the first one starts the clock."""
+        """The time within the block is that of a look of this kind, or of a report; the first one starts the clock."""
         start = self.clock()
         self._start = start if self._start is None else self._start
         try:
@@ -58,12 +60,12 @@ class Budget:
     def allows(self, *kinds: str) -> bool:
         """Whether the share stays within the limit if looks of these kinds follow, each about as long as the last one.
 
-        A kind that was not seen yet is taken for the longest of the others.
+        A kind that was not seen yet is taken for the longest of the others; reports follow where they did before.
         """
         if self.max_overhead is None or not self._last:
             return True
         longest = max(self._last.values())
-        expected = MARGIN * sum(self._last.get(kind, longest) for kind in kinds)
+        expected = MARGIN * (sum(self._last.get(kind, longest) for kind in kinds) + self._last.get(REPORT, 0.0))
         return self._spent + expected <= self.max_overhead * self._training()
 
     def _training(self) -> float:

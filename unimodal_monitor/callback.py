@@ -219,16 +219,17 @@ class UnimodalMonitor(Callback):
 
     def _report(self, trainer: Any, found: Check | Glance | None) -> None:
         """Console, files and loggers, on the first rank; a disk or a network that fails is told, not raised."""
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or self._monitor is None:
             return
-        for reporter in self._reporters:
-            try:
-                if isinstance(found, Glance):
-                    reporter.glance(found)
-                else:
-                    reporter.report(self.history)
-            except Exception as error:
-                _warn(trainer, f"{type(reporter).__name__} could not report step {trainer.global_step}: {error!r}")
+        with self._monitor.reporting():
+            for reporter in self._reporters:
+                try:
+                    if isinstance(found, Glance):
+                        reporter.glance(found)
+                    else:
+                        reporter.report(self.history)
+                except Exception as error:
+                    _warn(trainer, f"{type(reporter).__name__} could not report step {trainer.global_step}: {error!r}")
 
     def _is_newly_raised(self) -> bool:
         *earlier, last = self.history[-2:]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unimodal_monitor.alarm import Alarm, AlarmState
 from unimodal_monitor.audit import Audit
-from unimodal_monitor.budget import Budget
+from unimodal_monitor.budget import REPORT, Budget
 from unimodal_monitor.check import Check
 from unimodal_monitor.copies import audit_copies
 from unimodal_monitor.data import ProbeSet
@@ -150,6 +150,10 @@ class Monitor:
         Time counts from the first look.
         """
         return self._budget.allows(*(["check"] if self._needs_check() else ["glance", "check"]))
+
+    def reporting(self) -> AbstractContextManager[None]:
+        """What is done with a look within the block, such as figures, takes time that is not the training's."""
+        return self._budget.spending(REPORT)
 
     def check(self, step: int, *, precision: Precision = nullcontext, progress: Progress = lambda _: None) -> Check:
         """Look at the network; it, its gradients and every random state are left as they were.

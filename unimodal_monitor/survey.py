@@ -87,6 +87,8 @@ class Survey:
             fewest = max(FEWEST, ranks.size)
             self.witnesses = Witnesses(probe_set, order.heldout, noising=noising, layer=self.layers[-1], fewest=fewest)
             reason = self.witnesses.missing.get("contamination")
+            if not noising.noised_input and probe_set.heldout.images.ndim != 4:
+                reason = "what is no image has two views by its noise alone, which noised_input=False takes away"
             if probe_set.is_unlabelled and reason:
                 raise ValueError(f"without labels the curve is that of the held-out images' ICR, and {reason}")
 

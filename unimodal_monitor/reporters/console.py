@@ -42,7 +42,7 @@ def _what(curve: Curve) -> str:
 
 
 class ConsoleReporter:
-    """Prints a line for each check, and the evidence when the alarm is raised.
+    """Prints a line for each check, the copies where they were counted, and the evidence when the state changes.
 
     Args:
         write: prints a line; a progress bar's own print keeps the bar whole.
@@ -56,6 +56,8 @@ class ConsoleReporter:
         check, verdict = history[-1], history[-1].verdict
         before = history[-2].state if len(history) > 1 else AlarmState.WARMING_UP
         self.write(line(check))
+        if check.audit is not None:
+            self.write(f"unimodal  {check.audit.sentence()}")
         if check.state is not before:
             change = f"{before.value} -> {check.state.value}"
             self.write(f"unimodal  {change}: {check.evidence}; {verdict.shape.value}: {verdict.reason}")

@@ -36,7 +36,7 @@ class GapOpened:
     def look(self, look: Look, *, error: float) -> Finding:
         """See `Rule`; what may be lost is that both are treated alike, and a gap that is measured arms."""
         if look.pairs is None:
-            return Finding(False, False, False, "the denoising gap was not measured")
+            return Finding(False, False, False, "the denoising gap was not measured, or cannot be trusted")
         heldout_KN, members_KN, memorizer_KN = (
             errors_KN.numpy() for errors_KN in (look.pairs.heldout_KN, look.pairs.members_KN, look.pairs.memorizer_KN)
         )
