@@ -136,6 +136,45 @@ def test_what_is_measured_is_told_without_a_probe():
     assert "blocks.1 (judged)" in told
 
 
+class Halves(torch.nn.Module):
+    """A network for what has any shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Identity()
+
+    def forward(self, noised, sigma):
+        return self.layer(noised) / 2
+
+
+def pictures(num, *, seed, brightness=0.0):
+    return torch.randn(num, 3, 2, 2, generator=torch.Generator().manual_seed(seed)) + brightness
+
+
+@pytest.mark.parametrize(
+    ("members", "heldout", "reason"),
+    [
+        (pictures(96, seed=1), pictures(120, seed=2), None),
+        (blobs(96, seed=1)[0], blobs(120, seed=2)[0], "what is no image has views by noise alone"),
+        (pictures(6, seed=1), pictures(120, seed=2), "there is no gap to trust, 6 images are too few"),
+        (
+            pictures(96, seed=1),
+            pictures(120, seed=2, brightness=1.0),
+            "there is no gap to trust, held-out images are brighter",
+        ),
+    ],
+    ids=["images", "vectors", "few members", "brighter"],
+)
+def test_an_alarm_that_cannot_be_raised_is_told_at_the_start(members, heldout, reason):
+    """Rather than armed for ever."""
+    probe_set = ProbeSet.from_datasets(members, heldout)
+    told = Monitor(EDMDenoiser(Network(Halves())), probe_set, layers=["layer"]).describe()
+    if reason is None:
+        assert "cannot be raised" not in told
+    else:
+        assert f"the usual alarm cannot be raised: {reason}" in told
+
+
 def test_too_few_images_are_told_before_the_first_check():
     """Without two views of enough of them there would be no curve at all."""
     probe_set = ProbeSet.from_datasets(blobs(96, seed=1)[0], blobs(9, seed=2)[0])

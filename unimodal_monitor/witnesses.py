@@ -120,12 +120,12 @@ class Witnesses:
         """Take in held-out images in passing, as first views and, where they have a member beside them, for the gap."""
         if batch.draw:
             return
-        is_viewed, is_paired = (torch.isin(batch.numbers, rows) for rows in (self.views, self.pairs))
-        if is_viewed.any():
-            features_KBD = batch.features[self.layer][:, is_viewed.to(batch.clean.device)]
-            self._contamination.update(features_KBD, batch.numbers[is_viewed], is_second=False)
-        if is_paired.any():
-            self._take(batch, is_paired, is_member=False)
+        viewed, paired = (torch.isin(batch.numbers, rows).nonzero()[:, 0] for rows in (self.views, self.pairs))
+        if len(viewed):
+            features_KBD = batch.features[self.layer][:, viewed.to(batch.clean.device)]
+            self._contamination.update(features_KBD, batch.numbers[viewed], is_second=False)
+        if len(paired):
+            self._take(batch, paired, is_member=False)
 
     def hear(self, forwards: Forwards, *, ranks: Ranks) -> Testimony:
         """Pass members and views through the network, and say what all witnesses have seen since the last call.
@@ -158,16 +158,16 @@ class Witnesses:
 
     def _run_members(self, forwards: Forwards, rows: Tensor) -> None:
         for batch in forwards.batches(self.members, rows, numbers=self.pairs[rows], to_the_end=True):
-            self._take(batch, torch.ones_like(batch.numbers, dtype=torch.bool), is_member=True)
+            self._take(batch, torch.arange(len(batch.numbers)), is_member=True)
 
     def _run_second_views(self, forwards: Forwards, rows: Tensor) -> None:
         views = another_view(self.images.images[rows], seed=self.noising.seed, indices=rows.tolist())
         for batch in forwards.batches(ImageSet(views), torch.arange(len(rows)), numbers=SECOND_VIEW + rows):
             self._contamination.update(batch.features[self.layer], batch.numbers - SECOND_VIEW, is_second=True)
 
-    def _take(self, batch: Batch, chosen: Tensor, *, is_member: bool) -> None:
-        where = chosen.to(batch.clean.device)
-        denoised, clean, numbers = batch.denoised[:, where], batch.clean[where], batch.numbers[chosen]
+    def _take(self, batch: Batch, columns: Tensor, *, is_member: bool) -> None:
+        where = columns.to(batch.clean.device)
+        denoised, clean, numbers = batch.denoised[:, where], batch.clean[where], batch.numbers[columns]
         self._gap.update(denoising_error(denoised, clean), numbers, is_member=is_member)
         self._spikiness.update(batch.features[self.layer][:, where], numbers, is_member=is_member)
 
