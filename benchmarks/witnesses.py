@@ -9,6 +9,7 @@ and class SNR come from the cached features. Testimonies are kept in the cache.
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -51,7 +52,7 @@ def probe_set_of(run: list[Checkpoint], args: argparse.Namespace) -> ProbeSet:
     order = torch.from_numpy(np.load(args.zoo / "order.npy"))
     train = read_split(args.data, "train")[0]
     unseen, _ = unseen_images(args.zoo, args.data)
-    chosen = torch.randperm(len(unseen), generator=torch.Generator().manual_seed(0))[: args.num_images]
+    chosen = torch.randperm(len(unseen), generator=torch.Generator().manual_seed(args.seed))[: args.num_images]
     fit, heldout = chosen.split([len(chosen) // 3, len(chosen) - len(chosen) // 3])
     labels = torch.arange(len(unseen)) % 2
     return ProbeSet(
@@ -63,9 +64,10 @@ def probe_set_of(run: list[Checkpoint], args: argparse.Namespace) -> ProbeSet:
 
 def hear(run: list[Checkpoint], args: argparse.Namespace, noising: Noising) -> list[Testimony]:
     """What the witnesses say of every checkpoint of a run."""
-    paths = [args.cache / f"testimony_{args.grid}x{args.grid}_{checkpoint.path.stem}.pt" for checkpoint in run]
+    name = f"testimony_{args.grid}x{args.grid}_seed{args.seed}"
+    paths = [args.cache / f"{name}_{checkpoint.path.stem}.pt" for checkpoint in run]
     if not all(path.exists() for path in paths):
-        probe_set = probe_set_of(run, args)
+        probe_set, noising = probe_set_of(run, args), replace(noising, seed=args.seed)
         witnesses = Witnesses(probe_set, torch.arange(len(probe_set.heldout)), noising=noising, layer=JUDGED)
         print(f"<!-- {run[0].num_members} members: {len(witnesses.pairs)} members and as many held-out images, "
               f"{len(witnesses.views)} with two views; shift found: {witnesses.shift} -->", flush=True)  # fmt: skip
@@ -237,6 +239,7 @@ def main() -> None:
     parser.add_argument("--num-images", type=int, help="unseen images that set the witnesses' share (default: all)")
     parser.add_argument("--grid", type=int, default=1, help="wider features, for ICR and spikiness alone: means over "
                         "the cells of a grid")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of the witnesses' noise and of their held-out images")
     args = parser.parse_args()
     runs = [
         follow(list(run), args) for _, run in groupby(checkpoints(args.zoo), lambda checkpoint: checkpoint.num_members)
