@@ -237,8 +237,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True, help="where benchmarks/zoo.py wrote the features")
     parser.add_argument("--num-images", type=int, help="unseen images that set the witnesses' share (default: all)")
-    parser.add_argument("--grid", type=int, default=1, help="wider features, for ICR and spikiness alone: means over "
-                        "the cells of a grid")  # fmt: skip
+    parser.add_argument("--grid", type=int, default=1, help="wider features, for the ICR alone: means over the "
+                        "cells of a grid")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the witnesses' noise and of their held-out images")
     args = parser.parse_args()
     runs = [

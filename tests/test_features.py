@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from unimodal_monitor.features import FiniteCheck, capture, find_layers, mean_pool
+from unimodal_monitor.features import FiniteCheck, capture, find_layers, mean_pool, spread
 
 INPUT = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
 
@@ -65,6 +66,25 @@ def test_of_text_and_image_tokens_the_image_is_taken(text):
     """As blocks of SD3 and Flux put out; the last one of SD3 has no text any more."""
     image = torch.randn(2, 6, 3)
     assert torch.equal(mean_pool((text, image)), mean_pool(image))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 6, 3), (2, 4), (2, 1)])
+def test_the_spread_is_that_of_all_that_a_layer_puts_out(shape):
+    """Over channels and positions together; a single figure has none."""
+    output = torch.randn(shape)
+    expected = [float(np.std(image.numpy())) for image in output]
+    np.testing.assert_allclose(spread(output), expected, rtol=1e-5)
+    np.testing.assert_allclose(spread((output, None)), expected, rtol=1e-5)
+
+
+def test_the_spread_is_kept_of_forwards_that_run_to_the_end():
+    """Others do without its cost."""
+    network = Stack()
+    with capture({"blocks.2": network.blocks[2]}) as captured:
+        features = captured.run(lambda: network(INPUT), to_the_end=True)
+        torch.testing.assert_close(captured.spread["blocks.2"], features["blocks.2"].std(1, correction=0))
+        captured.run(lambda: network(INPUT))
+        assert captured.spread == {}
 
 
 def test_features_are_single_precision():

@@ -45,6 +45,15 @@ def test_features_do_not_depend_on_the_batch_size(batch_size):
     assert torch.equal(told, EVERY)
 
 
+def test_the_spread_of_vectors_is_that_of_their_features():
+    """At every level and draw, in forwards that run to the end."""
+    with forwards(batch_size=90) as run:
+        for batch in run.batches(IMAGES, EVERY, to_the_end=True):
+            for layer, features_KBD in batch.features.items():
+                torch.testing.assert_close(batch.spread[layer], features_KBD.std(2, correction=0))
+        assert all(batch.spread == {} for batch in run.batches(IMAGES, EVERY))
+
+
 def test_the_noise_goes_with_the_row():
     """Some rows in any order have the features that they have among all."""
     rows = torch.tensor([20, 3, 11, 4])

@@ -56,16 +56,15 @@ def test_spiky_members_are_told_from_balanced_heldout_images():
     spiky = torch.eye(16)[torch.arange(40) % 16] + 0.01 * torch.rand(40, 16, generator=generator)
     even = 0.25 + 0.01 * torch.rand(50, 16, generator=generator)
     spikiness = Spikiness(2)
-    spikiness.update(torch.stack([spiky, even[:40]]), torch.arange(40), is_member=True)
-    spikiness.update(torch.stack([even, even]), torch.arange(50), is_member=False)
+    spikiness.update(torch.stack([spiky, even[:40]]).std(2), torch.arange(40), is_member=True)
+    spikiness.update(torch.stack([even, even]).std(2), torch.arange(50), is_member=False)
     found = spikiness.compute()
     assert found.auc_K[0] == 1
     assert found.low_K[1] < 0.5 < found.high_K[1]
-    torch.testing.assert_close(found.members_KN[0], spiky.double().std(1))
+    torch.testing.assert_close(found.members_KN[0], spiky.std(1).double())
 
 
-@pytest.mark.parametrize("shape", [(2, 5), (2, 5, 1)])
-def test_features_without_a_width_are_refused(shape):
-    """A standard deviation needs two."""
-    with pytest.raises(ValueError, match="two features or more"):
-        Spikiness(2).update(torch.ones(shape), torch.arange(5), is_member=True)
+def test_whole_features_are_refused():
+    """One figure for each level and image."""
+    with pytest.raises(ValueError, match=r"shape \(K, N\), got \(2, 5, 7\)"):
+        Spikiness(2).update(torch.ones(2, 5, 7), torch.arange(5), is_member=True)

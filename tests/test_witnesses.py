@@ -130,6 +130,31 @@ def test_the_memorizers_errors_are_those_on_the_same_noised_members():
             assert float(look.pairs.memorizer_KN[level, column]) == pytest.approx(error, rel=1e-3, abs=1e-9)
 
 
+class Marks(nn.Module):
+    """Lays a chessboard over the images of a list; its mean over space is 0."""
+
+    def __init__(self, images):
+        super().__init__()
+        self.layer, self.images = nn.Identity(), images.flatten(1)
+        self.board = 1 - 2 * ((torch.arange(8) + torch.arange(8).unsqueeze(1)) % 2)
+
+    def forward(self, noised, sigma):
+        is_known = torch.cdist(noised.flatten(1), self.images).amin(1) < 0.5
+        return self.layer(noised + is_known.view(-1, 1, 1, 1) * self.board)
+
+
+def test_the_spikiness_sees_what_pooling_takes_away():
+    """Members whose features have another pattern and the same means; and none where there is no pattern."""
+    probe_set = ProbeSet.from_datasets(pictures(200, seed=0), pictures(300, seed=1))
+    said = [
+        Monitor(edm(module), probe_set, layers=["layer"], sigmas=[1e-3, 2e-3, 4e-3, 8e-3]).check(1).testimony
+        for module in (Marks(probe_set.members.images), Identity())
+    ]
+    marked, alike = (np.array(testimony["spikiness"]["auc_K"]) for testimony in said)
+    assert (marked > 0.95).all()
+    assert (np.abs(alike - 0.5) < 0.25).all()
+
+
 @pytest.mark.parametrize(("brightness", "word"), [(0.5, "brighter"), (-0.5, "darker")])
 def test_heldout_images_of_another_brightness_are_named(brightness, word):
     """The gap is still told, and no rule may trust it."""

@@ -28,16 +28,29 @@ def mean_pool(output: Any) -> Tensor:
     Raises:
         ValueError: if there is no tensor of two dimensions or more.
     """
+    output = _tensor_of(output).float()
+    if output.ndim == 2:
+        return output
+    return output.mean(1) if output.ndim == 3 else output.flatten(2).mean(2)
+
+
+def spread(output: Any) -> Tensor:
+    """(N,) standard deviation of all that a layer puts out for an image, over channels and space or tokens together.
+
+    Args:
+        output: as `mean_pool` takes it.
+    """
+    return _tensor_of(output).float().flatten(1).std(1, correction=0)
+
+
+def _tensor_of(output: Any) -> Tensor:
     if isinstance(output, tuple | list) and output:
         second = output[1] if len(output) > 1 else None
         is_pair_of_streams = isinstance(second, Tensor) and second.ndim == 3
         output = second if is_pair_of_streams else output[0]
     if not isinstance(output, Tensor) or output.ndim < 2:
         raise ValueError(f"a layer must put out a tensor of two dimensions or more, got {type(output).__name__}")
-    output = output.float()
-    if output.ndim == 2:
-        return output
-    return output.mean(1) if output.ndim == 3 else output.flatten(2).mean(2)
+    return output
 
 
 class Capture:
@@ -50,6 +63,7 @@ class Capture:
     def __init__(self, layers: Mapping[str, nn.Module]) -> None:
         self.layers = layers
         self.output: Any = None
+        self.spread: dict[str, Tensor] = {}
         self._to_the_end = False
         self._features: dict[str, Tensor] = {}
 
@@ -58,12 +72,13 @@ class Capture:
 
         Args:
             forward: calls the network.
-            to_the_end: keep what `forward` returns as `output`, in place of ending it after the last hooked layer.
+            to_the_end: keep what `forward` returns as `output`, in place of ending it after the last hooked layer, and
+                the (N,) `spread` of each layer.
 
         Raises:
             ValueError: if a layer did not fire, or fired twice.
         """
-        self._features, self.output, self._to_the_end = {}, None, to_the_end
+        self._features, self.spread, self.output, self._to_the_end = {}, {}, None, to_the_end
         with suppress(LayersDone):
             self.output = forward()
         silent = [name for name in self.layers if name not in self._features]
@@ -78,7 +93,9 @@ class Capture:
             if name in self._features:
                 raise ValueError(f"layer {name!r} is called more than once in a forward; choose another")
             self._features[name] = mean_pool(output).detach()
-            if not self._to_the_end and len(self._features) == len(self.layers):
+            if self._to_the_end:
+                self.spread[name] = spread(output).detach()
+            elif len(self._features) == len(self.layers):
                 raise LayersDone
 
         return keep

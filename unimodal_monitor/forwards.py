@@ -1,7 +1,7 @@
 """Forwards: images through the network at all levels, batch by batch, and nothing in between that waits."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -58,6 +58,7 @@ class Batch:
         draw: which of the noises.
         clean: (B, ...) the images, on the network's device.
         denoised: (K, B, ...) the network's estimates of them; (K, B, 0) where the forward ended early.
+        spread: (K, B) standard deviation of all that a layer puts out, by layer; empty where the forward ended early.
     """
 
     features: dict[str, Tensor]
@@ -66,6 +67,7 @@ class Batch:
     draw: int
     clean: Tensor
     denoised: Tensor
+    spread: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Forwards:
@@ -142,6 +144,7 @@ class Forwards:
                 output = self.captured.output
                 denoised = clean.new_zeros(len(noised), 0) if output is None else output
                 denoised = denoised.view(num_levels, len(part), *denoised.shape[1:])
-                yield Batch(features, labels_B, noise_numbers, draw, clean, denoised)
+                spread = {layer: values.view(num_levels, -1) for layer, values in self.captured.spread.items()}
+                yield Batch(features, labels_B, noise_numbers, draw, clean, denoised, spread)
             self.progress(len(part))
         finite.check()

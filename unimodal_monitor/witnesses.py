@@ -169,7 +169,7 @@ class Witnesses:
         where = columns.to(batch.clean.device)
         denoised, clean, numbers = batch.denoised[:, where], batch.clean[where], batch.numbers[columns]
         self._gap.update(denoising_error(denoised, clean), numbers, is_member=is_member)
-        self._spikiness.update(batch.features[self.layer][:, where], numbers, is_member=is_member)
+        self._spikiness.update(batch.spread[self.layer][:, where], numbers, is_member=is_member)
 
     def _compute(self, device: torch.device) -> Testimony:
         missing = dict(self.missing)

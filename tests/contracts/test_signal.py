@@ -51,7 +51,7 @@ SIGNALS = {
     ),
     "spikiness": Case(
         Spikiness,
-        lambda metric, role, rows: metric.update(of(metric, FEATURES[role], rows), rows, is_member=bool(role)),
+        lambda metric, role, rows: metric.update(of(metric, FEATURES[role], rows).std(2), rows, is_member=bool(role)),
     ),
     "class snr": Case(
         lambda num_levels: ClassSNR(num_levels, D, C),

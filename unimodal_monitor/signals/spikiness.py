@@ -40,7 +40,9 @@ class Spikes:
 
 
 class Spikiness(Signal):
-    """Standard deviation over the features of an image, members against held-out images, by level.
+    """Standard deviation of all that a layer puts out for an image, members against held-out images, by level.
+
+    Over channels and positions together, before any pooling: means over positions do not tell them apart (benchmarks).
 
     Args:
         num_levels: K.
@@ -53,20 +55,20 @@ class Spikiness(Signal):
         super().__init__(num_levels, roles=("members", "heldout"))
         self.confidence = confidence
 
-    def update(self, features_KND: Tensor, indices_N: Tensor, *, is_member: bool) -> None:
+    def update(self, spread_KN: Tensor, indices_N: Tensor, *, is_member: bool) -> None:
         """Add images of one role.
 
         Args:
-            features_KND: (K, N, D), two features or more.
+            spread_KN: (K, N) standard deviations, such as `output.flatten(1).std(1)` of a layer's output at each level.
             indices_N: (N,) numbers of the images within their role.
             is_member: whether the network trains on them.
 
         Raises:
             ValueError: if the shapes do not fit.
         """
-        if features_KND.ndim != 3 or features_KND.shape[2] < 2:
-            raise ValueError(f"features must be (K, N, D) with two features or more, got {tuple(features_KND.shape)}")
-        self._keep("members" if is_member else "heldout", features_KND.double().std(2), indices_N)
+        if spread_KN.ndim != 2:
+            raise ValueError(f"the standard deviations must have shape (K, N), got {tuple(spread_KN.shape)}")
+        self._keep("members" if is_member else "heldout", spread_KN, indices_N)
 
     def compute(self) -> Spikes:
         """The comparison of all images so far.
