@@ -86,12 +86,18 @@ class Alarm:
         self.num_spoken = [0] * len(shares)
 
     @classmethod
-    def without_labels(cls) -> "Alarm":
-        """For unlabelled images: raised where the cleanliness of the features surely fell and the gap is surely open.
+    def without_labels(cls, *, are_images: bool = True) -> "Alarm":
+        """For unlabelled data: raised where the cleanliness of the features surely fell and the gap is surely open.
 
         The cleanliness has no hump over noise that could be lost; it falls at all levels where memorization begins.
         It may fall without copies, as one layer's did in a healthy run (benchmarks), and so may a gap open: hence both.
+
+        Args:
+            are_images: with augmentations to make two views of. Where noise alone makes them, as for vectors, the
+                cleanliness does not fall, and an open gap alone raises the alarm.
         """
+        if not are_images:
+            return cls(rules=(GapOpened(share=1.0),))
         return cls(rules=(Both(CleanlinessFell(), GapOpened(), share=1.0, arms=True),))
 
     def update(self, look: Look) -> AlarmState:

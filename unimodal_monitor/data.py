@@ -67,6 +67,11 @@ class ProbeSet:
         return self.fit.labels is None and self.heldout.labels is None
 
     @property
+    def has_images(self) -> bool:
+        """Whether they are images, (N, C, H, W), which have augmentations; vectors have none that are known."""
+        return self.heldout.images.ndim == 4
+
+    @property
     def std(self) -> float:
         """Standard deviation of all pixels of the members, in model units."""
         return float(self.members.images.std())

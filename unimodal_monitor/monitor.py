@@ -86,8 +86,7 @@ class Monitor:
         self.probe_set = probe_set
         self.layers = find_layers(denoiser.network, layers)
         self.probe = RidgeProbe() if probe is None else probe
-        usual = Alarm.without_labels if probe_set.is_unlabelled else Alarm
-        self.alarm = usual() if alarm is None else deepcopy(alarm)
+        self.alarm = _usual_alarm(probe_set) if alarm is None else deepcopy(alarm)
         self.batch_size = batch_size
         self.ranks = Ranks.of_this_process() if sharded else Ranks()
         self.history: list[Check] = []
@@ -308,3 +307,7 @@ class Monitor:
             capture(layers) as captured,
         ):
             yield Forwards(self.denoiser, captured, noising, device=device, batch_size=size, progress=progress)
+
+
+def _usual_alarm(probe_set: ProbeSet) -> Alarm:
+    return Alarm.without_labels(are_images=probe_set.has_images) if probe_set.is_unlabelled else Alarm()

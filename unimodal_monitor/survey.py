@@ -87,7 +87,7 @@ class Survey:
             fewest = max(FEWEST, ranks.size)
             self.witnesses = Witnesses(probe_set, order.heldout, noising=noising, layer=self.layers[-1], fewest=fewest)
             reason = self.witnesses.missing.get("contamination")
-            if not noising.noised_input and probe_set.heldout.images.ndim != 4:
+            if not noising.noised_input and not probe_set.has_images:
                 reason = "what is no image has two views by its noise alone, which noised_input=False takes away"
             if probe_set.is_unlabelled and reason:
                 raise ValueError(f"without labels the curve is that of the held-out images' ICR, and {reason}")
@@ -140,19 +140,12 @@ class Survey:
             num_fit, num_heldout = len(self.probe_set.fit), len(self.probe_set.heldout)
             return f"{layers}; probe fitted on {num_fit} images and scored on {num_heldout}"
         num_views, num_pairs = len(self.witnesses.views), len(self.witnesses.pairs)
+        silent = self.witnesses.missing.get("gap") or self.witnesses.shift
         return (
             f"{layers}; no labels: two views of {num_views} held-out images, "
             f"and {num_pairs} members against as many held-out images"
-            + (f"; the usual alarm cannot be raised: {reason}" if (reason := self._why_silent(self.witnesses)) else "")
+            + (f"; the usual alarm cannot be raised without a gap to trust: {silent}" if silent else "")
         )
-
-    def _why_silent(self, witnesses: Witnesses) -> str | None:
-        """Why `Alarm.without_labels` would never speak, if that is known beforehand."""
-        if reason := witnesses.missing.get("gap") or witnesses.shift:
-            return f"there is no gap to trust, {reason}"
-        if self.probe_set.heldout.images.ndim != 4:
-            return "what is no image has views by noise alone, whose cleanliness does not fall; try GapOpened alone"
-        return None
 
     @property
     def _num_probed(self) -> int:
