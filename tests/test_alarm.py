@@ -10,6 +10,9 @@ from test_rules import FLAT, LOWER, SLIGHTLY_LOWER, look_at
 
 from unimodal_monitor.alarm import Alarm, AlarmState
 from unimodal_monitor.rules.base import Finding
+from unimodal_monitor.rules.both import Both
+from unimodal_monitor.rules.cleanliness import CleanlinessFell
+from unimodal_monitor.rules.gap import GapOpened
 from unimodal_monitor.rules.peak import PeakFell
 from unimodal_monitor.rules.rise import RiseLost
 from unimodal_monitor.verdict import Shape
@@ -277,7 +280,17 @@ def test_an_argument_out_of_range_is_refused(arguments, message):
         Alarm(**arguments)
 
 
-def test_a_state_of_other_rules_is_refused():
+@pytest.mark.parametrize(
+    "rules",
+    [
+        (RiseLost(),),
+        (RiseLost(), Both(CleanlinessFell(), GapOpened(), share=0.25), Both(PeakFell(), GapOpened(), share=0.25)),
+    ],
+    ids=["fewer", "in another order"],
+)
+def test_a_state_of_other_rules_is_refused(rules):
     """Its references would be taken for another rule's."""
-    with pytest.raises(ValueError, match="3 rules, this one 1"):
-        Alarm(rules=(RiseLost(),)).load_state_dict(Alarm().state_dict())
+    alarm = Alarm(rules=rules)
+    with pytest.raises(ValueError, match="has the rules RiseLost, .*PeakFell, GapOpened.*; this one RiseLost"):
+        alarm.load_state_dict(Alarm().state_dict())
+    assert alarm.num_checks == 0

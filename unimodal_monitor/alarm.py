@@ -150,6 +150,7 @@ class Alarm:
             "state": self.state.value,
             "num_checks": self.num_checks,
             "num_spoken": list(self.num_spoken),
+            "names": [_name(rule) for rule in self._all_rules],
             "rules": [rule.state_dict() for rule in self._all_rules],
         }
 
@@ -157,10 +158,11 @@ class Alarm:
         """Go on from a `state_dict`.
 
         Raises:
-            ValueError: if it was saved with another number of rules.
+            ValueError: if it was saved with other rules.
         """
-        if len(record["rules"]) != len(self._all_rules):
-            raise ValueError(f"the saved alarm has {len(record['rules'])} rules, this one {len(self._all_rules)}")
+        names = [_name(rule) for rule in self._all_rules]
+        if record["names"] != names:
+            raise ValueError(f"the saved alarm has the rules {', '.join(record['names'])}; this one {', '.join(names)}")
         self.state = AlarmState(record["state"])
         self.num_checks = int(record["num_checks"])
         self.num_spoken = [int(number) for number in record["num_spoken"]]
@@ -209,6 +211,12 @@ class Alarm:
                 "and do not take silence for safety"
             )
         return f"{never}: the rise may be too small for these images; `unimodal-monitor power` says how many it takes"
+
+
+def _name(rule: Rule) -> str:
+    """Of its class, and for `Both` of its parts."""
+    parts = f"({_name(rule.first)}, {_name(rule.second)})" if isinstance(rule, Both) else ""
+    return f"{type(rule).__name__}{parts}"
 
 
 def _times(number: int) -> str:
