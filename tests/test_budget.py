@@ -106,6 +106,19 @@ def test_reports_are_paid_for_and_expected_again(clock):
     assert budget.allows("check")
 
 
+def test_a_report_is_no_measure_of_a_look_and_is_not_forgotten(clock):
+    """Figures of 10 s: a first glance is expected to take as long as a check of 1 s, and figures follow it."""
+    budget = Budget(0.01, clock=clock)
+    look(budget, clock, "check", 1.0)
+    look(budget, clock, REPORT, 10.0)
+    clock.now += 2300.0
+    assert not budget.allows("glance")
+    clock.now += 11.0
+    assert budget.allows("glance")
+    look(budget, clock, "glance", 0.1)
+    assert not budget.allows("check")
+
+
 def test_time_aside_is_neither_looks_nor_training(clock):
     """An audit has a budget of its own, and a failed one counts as little."""
     budget = Budget(0.01, clock=clock)

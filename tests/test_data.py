@@ -111,6 +111,15 @@ def test_missing_labels_are_named_when_they_are_needed(heldout, fit):
         _ = probe_set.num_classes
 
 
+@pytest.mark.parametrize("members", [MEMBERS, MEMBERS[0]], ids=["labelled", "unlabelled"])
+def test_held_out_images_without_labels_are_all_kept(members):
+    """There is no probe to fit on a third of them."""
+    probe_set = ProbeSet.from_datasets(members, HELDOUT[0])
+    assert probe_set.is_unlabelled
+    assert len(probe_set.heldout) == 60
+    assert probe_set.fit is probe_set.members
+
+
 def test_std_is_that_of_the_members_pixels():
     """All pixels of all members together, in model units."""
     probe_set = ProbeSet.from_datasets((3 * MEMBERS[0], LABELS), HELDOUT)
@@ -125,6 +134,7 @@ def test_std_is_that_of_the_members_pixels():
         (MEMBERS, HELDOUT, {"num_heldout": 61}, "num_heldout = 61, but the heldout dataset has 60 images"),
         (MEMBERS, HELDOUT, {"num_fit": 60}, "num_fit = 60 of 60 held-out images"),
         (MEMBERS, HELDOUT, {"num_fit": 0}, "num_fit = 0 of 60 held-out images"),
+        (MEMBERS, HELDOUT[0], {"num_fit": 30}, "no labels to fit on"),
         (MEMBERS, (images(1)[:, :, :2], LABELS), {}, "roles hold images of different shapes"),
         (MEMBERS, (HELDOUT[0], torch.full((N,), 2)), {}, "all 40 images of 'heldout' are of class 2"),
         ((MEMBERS[0], LABELS * 0), HELDOUT, {"fit": "members"}, "all 60 images of 'fit' are of class 0"),

@@ -4,9 +4,10 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from tiny_job import WIDTH, TinyDenoiser, tiny_probe_set
+from tiny_job import WIDTH, TinyDenoiser, blobs, tiny_probe_set
 from torch import nn
 
+from unimodal_monitor.data import ProbeSet
 from unimodal_monitor.denoisers import EDMDenoiser, Network
 from unimodal_monitor.denoisers.memorizer import Memorizer
 from unimodal_monitor.monitor import Monitor
@@ -27,6 +28,23 @@ class Constant(nn.Module):
 def tiny_monitor(**options):
     torch.manual_seed(0)
     return Monitor(EDMDenoiser(Network(TinyDenoiser())), tiny_probe_set(), layers=["blocks.1"], **options)
+
+
+def test_a_history_with_other_views_is_refused():
+    """100 and 160 images to fit on: 25 and 30 of the 200 scored ones have two views."""
+    first, second = (
+        Monitor(
+            EDMDenoiser(Network(TinyDenoiser())),
+            ProbeSet.from_datasets(blobs(96, seed=1), blobs(200 + num_fit, seed=2), num_fit=num_fit),
+            layers=["blocks.1"],
+        )
+        for num_fit in (100, 160)
+    )
+    first.check(1)
+    with pytest.raises(ValueError, match="two views of 25 images, this monitor of 30"):
+        second.load_state_dict(first.state_dict())
+    assert second.history == []
+    assert second.alarm.num_checks == 0
 
 
 def test_the_last_check_keeps_the_audit():

@@ -18,10 +18,12 @@ from unimodal_monitor.features import capture
 from unimodal_monitor.forwards import Forwards
 from unimodal_monitor.images import ImageSet
 from unimodal_monitor.monitor import Monitor
+from unimodal_monitor.noise import unit_noise
 from unimodal_monitor.plot import plot_curve, plot_history
 from unimodal_monitor.reporters.console import line
 from unimodal_monitor.reporters.figures import FigureReporter
 from unimodal_monitor.signals.contamination import Contamination
+from unimodal_monitor.signals.views import another_view
 from unimodal_monitor.verdict import judge
 from unimodal_monitor.witnesses import IMAGES_PER_DIRECTION, SECOND_VIEW
 
@@ -73,7 +75,7 @@ def test_the_curve_is_the_cleanliness_of_the_features():
     assert check.curve.accuracy is None
     assert check.curve.peak_accuracy is None
     assert check.curve.score.name == "cleanliness (1 - ICR)"
-    assert [(curve.layer, curve.num_images) for curve in check.curves] == [("blocks.1", 80)]
+    assert [(curve.layer, curve.num_images) for curve in check.curves] == [("blocks.1", 120)]
     np.testing.assert_allclose(check.curve.score.mean, cleanliness(monitor), atol=1e-4)
     assert check.verdict == judge(check.curve)
     assert check.verdict.quantity == "cleanliness (1 - ICR)"
@@ -108,6 +110,38 @@ def test_the_alarm_of_vectors_waits_for_the_gap_alone():
     assert "surely more than 10%" in memorizer.history[-1].evidence
 
 
+class Wide(torch.nn.Module):
+    """Forty features of small images, by one convolution."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Sequential(torch.nn.Conv2d(3, 40, 3, padding=1), torch.nn.Tanh())
+
+    def forward(self, noised, sigma):
+        return self.layer(noised)[:, :3]
+
+
+def test_the_views_of_images_are_as_they_are_and_augmented_in_as_many_directions_as_they_allow():
+    """80 images of 40 features, noised by hand: 20 directions."""
+    generator = torch.Generator().manual_seed(0)
+    members, heldout = torch.randn(2, 80, 3, 6, 6, generator=generator).sub(0.01)
+    network = Wide()
+    monitor = Monitor(EDMDenoiser(Network(network)), ProbeSet.from_datasets(members, heldout), layers=["layer"])
+    found, rows = monitor.check(1), torch.arange(80)
+    heldout = monitor.probe_set.heldout.images
+    signal = Contamination(9, images_per_direction=4)
+    views = heldout, another_view(heldout, seed=0, indices=rows.tolist())
+    for is_second, view in enumerate(views):
+        noise = unit_noise((rows + SECOND_VIEW * is_second).tolist(), (3, 6, 6), draw=0, seed=0)
+        with torch.no_grad():
+            features = [network.layer(view + sigma * noise).mean((2, 3)) for sigma in monitor.noising.sigmas.float()]
+        signal.update(torch.stack(features), rows, is_second=bool(is_second))
+    expected = signal.compute()
+    assert expected.num_directions == found.testimony["contamination"]["num_directions"] == 20
+    np.testing.assert_allclose(found.testimony["contamination"]["icr_K"], expected.icr_K, atol=1e-4)
+
+
 def test_a_rise_of_the_cleanliness_may_be_watched_all_the_same(monkeypatch):
     """Scripted cleanliness, through the checks of a real monitor with the alarm of a probe."""
     heights = iter([0.9, 0.9, 0.3, 0.3])
@@ -115,7 +149,7 @@ def test_a_rise_of_the_cleanliness_may_be_watched_all_the_same(monkeypatch):
     def scripted(self):
         found = original(self)
         height, generator = next(heights), torch.Generator().manual_seed(0)
-        values_KN = 0.3 + 0.02 * torch.randn(9, 80, generator=generator, dtype=torch.float64)
+        values_KN = 0.3 + 0.02 * torch.randn(9, 120, generator=generator, dtype=torch.float64)
         values_KN[3:6] += height - 0.3
         values_KN[-1] -= 0.2
         return type(found)(1 - values_KN.mean(1), found.error_K, values_KN, 12, 12)
@@ -136,7 +170,7 @@ def test_further_noises_change_nothing_and_cost_nothing():
     """They are for the probe."""
     once, twice = unlabelled_monitor(), unlabelled_monitor(num_draws=2)
     assert once.check(1).curve == twice.check(1).curve
-    assert once.num_forwards == twice.num_forwards == 9 * (2 * 80 + 80)
+    assert once.num_forwards == twice.num_forwards == 9 * (120 + 96 + 120)
 
 
 def test_a_run_goes_on_from_its_state():
@@ -167,7 +201,7 @@ def test_what_is_measured_is_told_without_a_probe():
     """The description names members and held-out images."""
     told = unlabelled_monitor().describe()
     assert "probe" not in told
-    assert "no labels: two views of 80 held-out images, and 80 members against as many held-out images" in told
+    assert "no labels: two views of 120 held-out images, and 96 members against as many held-out images" in told
     assert "blocks.1 (judged)" in told
 
 
@@ -184,14 +218,14 @@ def test_an_alarm_that_cannot_be_raised_is_told_at_the_start(num_members, bright
 
 def test_too_few_images_are_told_before_the_first_check():
     """Without two views of enough of them there would be no curve at all."""
-    probe_set = ProbeSet.from_datasets(blobs(96, seed=1)[0], blobs(9, seed=2)[0])
+    probe_set = ProbeSet.from_datasets(blobs(96, seed=1)[0], blobs(6, seed=2)[0])
     with pytest.raises(ValueError, match="without labels .* 6 images are too few; 8 would do"):
         Monitor(EDMDenoiser(Network(TinyDenoiser())), probe_set, layers=LAYERS)
 
 
 def test_views_that_cannot_differ_are_told_before_the_first_check():
     """Vectors without noise; images have augmentations all the same."""
-    with pytest.raises(ValueError, match="two views by its noise alone, which noised_input=False takes away"):
+    with pytest.raises(ValueError, match="two views by noise alone, which noised_input=False takes away"):
         unlabelled_monitor(noised_input=False)
 
 

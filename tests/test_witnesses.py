@@ -253,7 +253,15 @@ def test_more_ranks_than_images_leave_a_witness_out():
         assert set(witnesses.missing) == left_out
         assert len(witnesses.pairs) == (0 if "gap" in left_out else 20)
         assert len(witnesses.views) == (0 if "contamination" in left_out else 25)
-        assert len(witnesses.heard) == max(len(witnesses.pairs), len(witnesses.views))
+
+
+def test_second_views_that_could_not_differ_are_not_made():
+    """Vectors without noise; the gap is measured all the same, for what it is."""
+    monitor = Monitor(tiny_network(), tiny_probe_set(), layers=["blocks.1"], noised_input=False)
+    found, check = count_inputs(monitor, 1)
+    assert found == check.num_forwards == 9 * (300 + 25)
+    assert "noised_input=False takes away" in check.testimony["missing"]["contamination"]
+    assert check.testimony["gap"] is not None
 
 
 def test_a_witness_that_cannot_speak_takes_no_other_along():

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 MARGIN = 1.1
 """Times the last look's seconds are set aside for the next one: no two take the same."""
 REPORT = "report"
-"""What follows a look: figures, files and loggers."""
+"""What follows a check: figures, files and loggers."""
 
 
 class Budget:
@@ -60,11 +60,11 @@ class Budget:
     def allows(self, *kinds: str) -> bool:
         """Whether the share stays within the limit if looks of these kinds follow, each about as long as the last one.
 
-        A kind that was not seen yet is taken for the longest of the others; reports follow where they did before.
+        A kind that was not seen yet is taken for the longest of the others; a report follows where one did before.
         """
         if self.max_overhead is None or not self._last:
             return True
-        longest = max(self._last.values())
+        longest = max((seconds for kind, seconds in self._last.items() if kind != REPORT), default=0.0)
         expected = MARGIN * (sum(self._last.get(kind, longest) for kind in kinds) + self._last.get(REPORT, 0.0))
         return self._spent + expected <= self.max_overhead * self._training()
 

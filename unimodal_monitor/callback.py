@@ -221,7 +221,7 @@ class UnimodalMonitor(Callback):
         """Console, files and loggers, on the first rank; a disk or a network that fails is told, not raised."""
         if not trainer.is_global_zero or self._monitor is None:
             return
-        with self._monitor.reporting():
+        with nullcontext() if isinstance(found, Glance) else self._monitor.reporting():
             for reporter in self._reporters:
                 try:
                     if isinstance(found, Glance):

@@ -1,7 +1,7 @@
 """ProbeSet: the images a check looks at, in three roles."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -99,7 +99,7 @@ class ProbeSet:
             num_heldout: how many held-out images to draw, for fitting and scoring together; None for all.
             fit: "heldout" fits the probe on `num_fit` of the held-out images and scores it on the others,
                 "members" fits it on the members and scores it on all held-out images (the paper's protocol).
-            num_fit: how many held-out images to fit on; None for a third of them.
+            num_fit: how many held-out images to fit on; None for a third of them, and none where they have no labels.
             transform: from what the dataset yields as image to a tensor in model space.
             seed: of the draws, and of a dataset's own random augmentation.
 
@@ -113,6 +113,11 @@ class ProbeSet:
             drawn = draw(heldout, num_heldout, transform=transform, seed=seed, role="heldout")
         if fit == "members":
             return cls(members=drawn_members, heldout=drawn, fit=drawn_members)
+        if drawn.labels is None and num_fit is not None:
+            raise ValueError(f"num_fit = {num_fit}, but the held-out images have no labels to fit on")
+        if drawn.labels is None:
+            unlabelled = replace(drawn_members, labels=None)
+            return cls(members=unlabelled, heldout=drawn, fit=unlabelled)
         num_fit = len(drawn) // 3 if num_fit is None else num_fit
         if not 0 < num_fit < len(drawn):
             raise ValueError(

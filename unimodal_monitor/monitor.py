@@ -151,7 +151,7 @@ class Monitor:
         return self._budget.allows(*(["check"] if self._needs_check() else ["glance", "check"]))
 
     def reporting(self) -> AbstractContextManager[None]:
-        """What is done with a look within the block, such as figures, takes time that is not the training's."""
+        """What is done with a check within the block, such as figures, takes time that is not the training's."""
         return self._budget.spending(REPORT)
 
     def check(self, step: int, *, precision: Precision = nullcontext, progress: Progress = lambda _: None) -> Check:
@@ -250,6 +250,7 @@ class Monitor:
         """Primitives only: the history, the glances and the alarm."""
         return {
             "history": [check.to_dict() for check in self.history],
+            "num_views": self._survey.num_views,
             "glances": [glance.to_dict() for glance in self.glances],
             "alarm": self.alarm.state_dict(),
         }
@@ -267,6 +268,11 @@ class Monitor:
                 raise ValueError(
                     f"the saved history was measured as {theirs}, this monitor measures {self._survey.frame}; "
                     "use the same probe set, layers and levels, or start without that state"
+                )
+            if record["num_views"] != self._survey.num_views:
+                raise ValueError(
+                    f"the saved history has two views of {record['num_views']} images, this monitor of "
+                    f"{self._survey.num_views}; use the same probe set and witnesses, or start without that state"
                 )
         self.alarm.load_state_dict(record["alarm"])
         self.history = history

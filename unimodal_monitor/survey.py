@@ -87,8 +87,6 @@ class Survey:
             fewest = max(FEWEST, ranks.size)
             self.witnesses = Witnesses(probe_set, order.heldout, noising=noising, layer=self.layers[-1], fewest=fewest)
             reason = self.witnesses.missing.get("contamination")
-            if not noising.noised_input and not probe_set.has_images:
-                reason = "what is no image has two views by its noise alone, which noised_input=False takes away"
             if probe_set.is_unlabelled and reason:
                 raise ValueError(f"without labels the curve is that of the held-out images' ICR, and {reason}")
 
@@ -125,11 +123,16 @@ class Survey:
         return (self._num_probed * self.noising.num_draws + self._num_heard) * len(self.noising.sigmas)
 
     @property
+    def num_views(self) -> int:
+        """Held-out images with two views."""
+        return 0 if self.witnesses is None else len(self.witnesses.views)
+
+    @property
     def frame(self) -> list[tuple[str, tuple[float, ...], int]]:
         """Layer, levels and number of images of every curve: what has to agree for two checks to compare."""
         sigmas = tuple(self.noising.sigmas.tolist())
         if self.witnesses is not None and self.probe_set.is_unlabelled:
-            return [(self.layers[-1], sigmas, len(self.witnesses.views))]
+            return [(self.layers[-1], sigmas, self.num_views)]
         return [(layer, sigmas, len(self.probe_set.heldout)) for layer in self.layers]
 
     def describe(self) -> str:
@@ -139,10 +142,10 @@ class Survey:
         if self.witnesses is None or not self.probe_set.is_unlabelled:
             num_fit, num_heldout = len(self.probe_set.fit), len(self.probe_set.heldout)
             return f"{layers}; probe fitted on {num_fit} images and scored on {num_heldout}"
-        num_views, num_pairs = len(self.witnesses.views), len(self.witnesses.pairs)
+        num_pairs = len(self.witnesses.pairs)
         silent = self.witnesses.missing.get("gap") or self.witnesses.shift
         return (
-            f"{layers}; no labels: two views of {num_views} held-out images, "
+            f"{layers}; no labels: two views of {self.num_views} held-out images, "
             f"and {num_pairs} members against as many held-out images"
             + (f"; the usual alarm cannot be raised without a gap to trust: {silent}" if silent else "")
         )

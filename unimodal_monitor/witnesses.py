@@ -22,7 +22,7 @@ from unimodal_monitor.signals.views import another_view
 
 SHARE = 1 / 12
 """Held-out images that are heard, as a part of those that are probed. Each takes two more forwards, of a member and of
-its second view: a sixth more in all, and under a quarter more time, for those of the gap run to the end."""
+its second view: a sixth more in all, and about a quarter more time, for those of the gap run to the end."""
 MOST_UNPROBED = 2048
 """Held-out images that are heard where there is no probe to share the forwards with."""
 FEWEST = 8
@@ -88,8 +88,13 @@ class Witnesses:
         for name, count in {"gap": num_pairs, "contamination": len(heldout), "spikiness": num_pairs}.items():
             if count < fewest:
                 self.missing[name] = f"{count} images are too few; {fewest} would do"
+        if not noising.noised_input and not probe_set.has_images:
+            self.missing["contamination"] = (
+                "what is no image has two views by noise alone, which noised_input=False takes away"
+            )
         self.pairs = heldout[: 0 if "gap" in self.missing else num_pairs]
         self.views = heldout[: 0 if "contamination" in self.missing else None]
+        self.heard = max(self.pairs, self.views, key=len)
         self._memorizer_KN: Tensor | None = None
         self.forget()
 
@@ -97,11 +102,6 @@ class Witnesses:
     def num_images(self) -> int:
         """Images that `hear` passes through the network, at all levels each, beside the held-out images."""
         return len(self.pairs) + len(self.views)
-
-    @property
-    def heard(self) -> Tensor:
-        """Rows of the held-out images that are heard."""
-        return max(self.pairs, self.views, key=len)
 
     def memorizer_errors(self, device: torch.device) -> Tensor:
         """(K, N) errors of the closed-form memorizer of the members on the noised members; computed once."""
@@ -128,7 +128,7 @@ class Witnesses:
             self._take(batch, paired, is_member=False)
 
     def hear(self, forwards: Forwards, *, ranks: Ranks) -> Testimony:
-        """Pass members and views through the network, and say what all witnesses have seen since the last call.
+        """Pass members and second views through the network, and say what all witnesses have seen since the last call.
 
         Args:
             forwards: with a hook on the layer.

@@ -42,6 +42,6 @@ class PeakFell(BestSoFar):
             return f"the {self.what} is not surely above 0 yet"
         was = f"{self.reference.mean:.3g} (step {self.reference.step})"
         if has_fallen:
-            by_more_than = f" by more than {self.min_fall:.0%}" if self.min_fall else ""
+            by_more_than = f" by more than {100 * self.min_fall:.3g}%" if self.min_fall else ""
             return f"the {self.what} fell from {was} to {peak:.3g}, surely{by_more_than}"
         return f"the {self.what} stands at {peak / self.reference.mean:.0%} of its best, {was}"

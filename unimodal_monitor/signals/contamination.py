@@ -50,7 +50,7 @@ class ICR:
             return f"ICR from two views of {num} images, {features}"
         return (
             f"ICR from two views of only {num} images for {features} may be biased; "
-            f"give {ENOUGH * self.num_directions} images or more, or a narrower layer"
+            f"give {ENOUGH * self.num_features} images or more, or a narrower layer"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,7 +71,8 @@ class Contamination(Signal):
         num_levels: K.
         images_per_direction: where there are fewer images for each feature, the features are first projected to so few
             random directions, always the same ones, that each has as many; None keeps all features. The errors of the
-            ICR are far too small where images and directions are about as many.
+            ICR are far too small where images and directions are about as many. With four images for each they hold
+            where the noise of the features is about as large for every image.
 
     Raises:
         ValueError: if an argument is out of range.

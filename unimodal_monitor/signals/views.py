@@ -45,7 +45,7 @@ def another_view(images: Tensor, *, seed: int, indices: Sequence[int]) -> Tensor
     padding = (int(width * SHIFT),) * 2 + (int(height * SHIFT),) * 2
     cropped = F.pad(images, padding, mode="reflect")[tuple(index.to(images.device) for index in where)]
     mean = images.mean((1, 2, 3), keepdim=True)
-    offset = _jitter(brightness, images) * images.flatten(1).std(1).view(-1, 1, 1, 1)
+    offset = _jitter(brightness, images) * images.flatten(1).std(1, correction=0).view(-1, 1, 1, 1)
     return mean + (1 + _jitter(contrast, images)) * (cropped - mean) + offset
 
 
