@@ -22,7 +22,7 @@ from unimodal_monitor.signals.views import another_view
 
 SHARE = 1 / 12
 """Held-out images that are heard, as a part of those that are probed. Each takes two more forwards, of a member and of
-its second view: a sixth more in all, and about a quarter more time, for those of the gap run to the end."""
+its second view: a sixth more in all, and up to a third more time, for those of the gap run to the end."""
 MOST_UNPROBED = 2048
 """Held-out images that are heard where there is no probe to share the forwards with."""
 FEWEST = 8
