@@ -294,3 +294,5 @@ def test_a_state_of_other_rules_is_refused(rules):
     with pytest.raises(ValueError, match="has the rules RiseLost, .*PeakFell, GapOpened.*; this one RiseLost"):
         alarm.load_state_dict(Alarm().state_dict())
     assert alarm.num_checks == 0
+    with pytest.raises(ValueError, match="has the rules of an earlier version; this one RiseLost"):
+        alarm.load_state_dict({name: value for name, value in alarm.state_dict().items() if name != "names"})

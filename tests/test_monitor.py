@@ -47,6 +47,18 @@ def test_a_history_with_other_views_is_refused():
     assert second.alarm.num_checks == 0
 
 
+def test_witnesses_may_be_turned_off_and_on_in_a_run():
+    """The rules that hear them wait meanwhile."""
+    state = tiny_monitor().state_dict()
+    for witnesses in (True, False, True):
+        monitor = tiny_monitor(witnesses=witnesses)
+        monitor.load_state_dict(state)
+        monitor.check(len(monitor.history) + 1)
+        state = monitor.state_dict()
+    assert len(monitor.history) == 3
+    assert "the cleanliness of the features stands at 100%" in monitor.alarm._findings[2].sentence
+
+
 def test_the_last_check_keeps_the_audit():
     """The one before it does not, and it is part of the state."""
     monitor = tiny_monitor()

@@ -160,9 +160,9 @@ class Alarm:
         Raises:
             ValueError: if it was saved with other rules.
         """
-        names = [_name(rule) for rule in self._all_rules]
-        if record["names"] != names:
-            raise ValueError(f"the saved alarm has the rules {', '.join(record['names'])}; this one {', '.join(names)}")
+        theirs, ours = record.get("names", ["of an earlier version"]), [_name(rule) for rule in self._all_rules]
+        if theirs != ours:
+            raise ValueError(f"the saved alarm has the rules {', '.join(theirs)}; this one {', '.join(ours)}")
         self.state = AlarmState(record["state"])
         self.num_checks = int(record["num_checks"])
         self.num_spoken = [int(number) for number in record["num_spoken"]]

@@ -269,10 +269,11 @@ class Monitor:
                     f"the saved history was measured as {theirs}, this monitor measures {self._survey.frame}; "
                     "use the same probe set, layers and levels, or start without that state"
                 )
-            if record["num_views"] != self._survey.num_views:
+            seen, ours = record.get("num_views"), self._survey.num_views
+            if ours and seen not in (0, ours):
                 raise ValueError(
-                    f"the saved history has two views of {record['num_views']} images, this monitor of "
-                    f"{self._survey.num_views}; use the same probe set and witnesses, or start without that state"
+                    f"the saved history has two views of {seen} images, this monitor of {ours}; "
+                    "use the same probe set, or start without that state"
                 )
         self.alarm.load_state_dict(record["alarm"])
         self.history = history
