@@ -223,13 +223,16 @@ class UnimodalMonitor(Callback):
             return
         with nullcontext() if isinstance(found, Glance) else self._monitor.reporting():
             for reporter in self._reporters:
-                try:
-                    if isinstance(found, Glance):
-                        reporter.glance(found)
-                    else:
-                        reporter.report(self.history)
-                except Exception as error:
-                    _warn(trainer, f"{type(reporter).__name__} could not report step {trainer.global_step}: {error!r}")
+                self._tell(reporter, trainer, found)
+
+    def _tell(self, reporter: Reporter, trainer: Any, found: Check | Glance | None) -> None:
+        try:
+            if isinstance(found, Glance):
+                reporter.glance(found)
+            else:
+                reporter.report(self.history)
+        except Exception as error:
+            _warn(trainer, f"{type(reporter).__name__} could not report step {trainer.global_step}: {error!r}")
 
     def _is_newly_raised(self) -> bool:
         *earlier, last = self.history[-2:]
