@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from zoo import LAYERS, Checkpoint, load_denoiser
 
-from unimodal_monitor.data import ProbeSet
+from unimodal_monitor.data.image_set import ImageSet
+from unimodal_monitor.data.probe_set import ProbeSet
 from unimodal_monitor.forwards import Batch
-from unimodal_monitor.images import ImageSet
 from unimodal_monitor.monitor import Monitor
 
 

@@ -13,7 +13,7 @@ from cached import cached_monitor
 from zoo import Checkpoint, checkpoints
 
 from unimodal_monitor import demo
-from unimodal_monitor.alarm import AlarmState
+from unimodal_monitor.alarm.alarm import AlarmState
 from unimodal_monitor.glance import Glance
 
 PAPER = 9 * (4096 + 10_000)

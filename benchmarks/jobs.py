@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from zoo import LAYERS, EDMPrecond, build_unet
 
 from unimodal_monitor import EDMDenoiser, Monitor, Network, ProbeSet
-from unimodal_monitor.images import ImageSet
+from unimodal_monitor.data.image_set import ImageSet
 
 NUM_CLASSES = 10
 

@@ -20,7 +20,7 @@ from speed_probes import NUM_LEVELS, STRENGTHS
 from threadpoolctl import threadpool_limits
 
 from unimodal_monitor import LogisticProbe, RidgeProbe
-from unimodal_monitor.plot import ACCENT, INK, MUTED
+from unimodal_monitor.report.plot import ACCENT, INK, MUTED
 
 NUM_IMAGES, LEVELS, WIDTHS, RANKS = (100, 200, 400, 800), (4, 9, 18), (64, 128, 256, 512), (1, 2)
 NUM_FIT = 1024

@@ -19,14 +19,14 @@ import torch
 from scipy.stats import beta
 from scipy.stats import t as student
 
-from unimodal_monitor.alarm import Alarm, AlarmState
-from unimodal_monitor.curve import Curve, Estimate, Outcomes
-from unimodal_monitor.rules.base import Look
-from unimodal_monitor.rules.peak import PeakFell
-from unimodal_monitor.rules.rise import RiseLost
-from unimodal_monitor.shape import NUM_DRAWS
-from unimodal_monitor.spending import share_of_check
-from unimodal_monitor.verdict import judge
+from unimodal_monitor.alarm.alarm import Alarm, AlarmState
+from unimodal_monitor.alarm.rules.base import Look
+from unimodal_monitor.alarm.rules.peak import PeakFell
+from unimodal_monitor.alarm.rules.rise import RiseLost
+from unimodal_monitor.alarm.spending import share_of_check
+from unimodal_monitor.stats.estimate import Curve, Estimate, Outcomes
+from unimodal_monitor.stats.max_t import NUM_DRAWS
+from unimodal_monitor.stats.verdict import judge
 
 MEASURED = json.loads((Path(__file__).parent / "zoo_correlations.json").read_text())
 NUM_CHECKS, NUM_LOW, PATIENCE, SIGNIFICANCE, NEVER = 50, 2, 2, 0.05, 10_000

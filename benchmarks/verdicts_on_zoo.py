@@ -18,15 +18,15 @@ from scipy.optimize import curve_fit
 from torch import Tensor
 from zoo import LAYERS, Checkpoint, checkpoints
 
-from unimodal_monitor.alarm import Alarm, AlarmState
-from unimodal_monitor.curve import Curve, Outcomes
+from unimodal_monitor.alarm.alarm import Alarm, AlarmState
+from unimodal_monitor.alarm.rules.base import Look
+from unimodal_monitor.alarm.rules.peak import PeakFell
 from unimodal_monitor.probes.base import Probe
 from unimodal_monitor.probes.logistic import LogisticProbe
 from unimodal_monitor.probes.ridge import RidgeProbe
-from unimodal_monitor.rules.base import Look
-from unimodal_monitor.rules.peak import PeakFell
-from unimodal_monitor.shape import low_end, rises
-from unimodal_monitor.verdict import judge
+from unimodal_monitor.stats.estimate import Curve, Outcomes
+from unimodal_monitor.stats.max_t import low_end, rises
+from unimodal_monitor.stats.verdict import judge
 
 ESTIMATES = {"score_KM": "score", "correct_KM": "accuracy"}
 PROBES = {"ridge": RidgeProbe(), "logistic": LogisticProbe()}

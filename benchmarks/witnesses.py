@@ -24,22 +24,22 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from zoo import LAYERS, Checkpoint, checkpoints, load_denoiser, read_split, unseen_images
 
-from unimodal_monitor.alarm import Alarm, AlarmState
-from unimodal_monitor.curve import Curve
-from unimodal_monitor.data import ProbeSet
-from unimodal_monitor.features import capture, find_layers
+from unimodal_monitor.alarm.alarm import Alarm, AlarmState
+from unimodal_monitor.alarm.rules.base import Look
+from unimodal_monitor.alarm.rules.cleanliness import CleanlinessFell
+from unimodal_monitor.alarm.rules.gap import GapOpened
+from unimodal_monitor.alarm.rules.peak import PeakFell
+from unimodal_monitor.alarm.rules.rise import RiseLost
+from unimodal_monitor.copies.sampler import heun_forwards
+from unimodal_monitor.data.image_set import ImageSet
+from unimodal_monitor.data.probe_set import ProbeSet
+from unimodal_monitor.forward.distributed import Ranks
+from unimodal_monitor.forward.hooks import capture, find_layers
+from unimodal_monitor.forward.noise import karras_sigmas
 from unimodal_monitor.forwards import Forwards, Noising
-from unimodal_monitor.images import ImageSet
 from unimodal_monitor.measure import hear_all
-from unimodal_monitor.noise import karras_sigmas
-from unimodal_monitor.ranks import Ranks
-from unimodal_monitor.rules.base import Look
-from unimodal_monitor.rules.cleanliness import CleanlinessFell
-from unimodal_monitor.rules.gap import GapOpened
-from unimodal_monitor.rules.peak import PeakFell
-from unimodal_monitor.rules.rise import RiseLost
-from unimodal_monitor.sampler import heun_forwards
 from unimodal_monitor.signals.class_snr import ClassSNR
+from unimodal_monitor.stats.estimate import Curve
 from unimodal_monitor.witnesses import Testimony, Witnesses
 
 JUDGED = LAYERS[-1]
@@ -74,7 +74,7 @@ def hear(run: list[Checkpoint], args: argparse.Namespace, noising: Noising) -> l
         for checkpoint, path in zip(run, paths, strict=True):
             denoiser = load_denoiser(checkpoint)
             layers = find_layers(denoiser.network, [JUDGED])
-            pool = patch("unimodal_monitor.features.mean_pool", partial(pool_cells, grid=args.grid))
+            pool = patch("unimodal_monitor.forward.hooks.mean_pool", partial(pool_cells, grid=args.grid))
             with pool, torch.no_grad(), capture(layers) as captured:
                 forwards = Forwards(denoiser, captured, noising, device=torch.device("cpu"), batch_size=432)
                 hear_all(forwards, probe_set.heldout, witnesses.heard, listen=witnesses.hear_heldout, ranks=Ranks())

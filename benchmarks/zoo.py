@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from unimodal_monitor.denoisers.edm import EDMDenoiser
 from unimodal_monitor.denoisers.network import Network
-from unimodal_monitor.features import capture, find_layers
-from unimodal_monitor.noise import paper_sigmas, unit_noise
+from unimodal_monitor.forward.hooks import capture, find_layers
+from unimodal_monitor.forward.noise import paper_sigmas, unit_noise
 
 LAYERS = ("unet.mid_block", "unet.up_blocks.0", "unet.up_blocks.1")
 NUM_UNSEEN = 848

@@ -6,10 +6,10 @@ import torch
 from matplotlib.figure import Figure
 
 from unimodal_monitor.denoisers.memorizer import Memorizer
-from unimodal_monitor.molrg import MoLRG
-from unimodal_monitor.molrg_snr import class_rates, closed_form_snr, measure_class_snr
-from unimodal_monitor.plot import ACCENT, INK, MUTED
-from unimodal_monitor.posterior import PosteriorMean
+from unimodal_monitor.report.plot import ACCENT, INK, MUTED
+from unimodal_monitor.theory.molrg import MoLRG
+from unimodal_monitor.theory.molrg_snr import class_rates, closed_form_snr, measure_class_snr
+from unimodal_monitor.theory.posterior import PosteriorMean
 
 FOLDER = Path(__file__).parent / "figures"
 GREEN, AMBER = "#15803d", "#b45309"

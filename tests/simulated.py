@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from scipy.stats import norm
 
-from unimodal_monitor.alarm import AlarmState
+from unimodal_monitor.alarm.alarm import AlarmState
 from unimodal_monitor.check import Check
-from unimodal_monitor.curve import Curve, Outcomes
-from unimodal_monitor.noise import paper_sigmas
-from unimodal_monitor.verdict import Shape, Verdict, judge
+from unimodal_monitor.forward.noise import paper_sigmas
+from unimodal_monitor.stats.estimate import Curve, Outcomes
+from unimodal_monitor.stats.verdict import Shape, Verdict, judge
 
 STD = 0.5
 SIGMAS = paper_sigmas(STD)

@@ -19,7 +19,7 @@ from unimodal_monitor import AlarmState, RidgeProbe, UnimodalMonitor, read_check
 from unimodal_monitor import monitor as monitor_module
 from unimodal_monitor import survey as survey_module
 from unimodal_monitor.measure import Measurement
-from unimodal_monitor.reporters.figures import FigureReporter
+from unimodal_monitor.report.figures import FigureReporter
 
 HEADLINE = ("rise", "rise_low", "rise_high", "peak_sigma", "peak_accuracy", "peak_score", "shape", "alarm", "seconds")
 

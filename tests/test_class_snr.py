@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from unimodal_monitor.molrg import MoLRG
 from unimodal_monitor.signals.class_snr import ClassSNR
+from unimodal_monitor.theory.molrg import MoLRG
 
 K, N, D, C = 2, 90, 12, 3
 GENERATOR = torch.Generator().manual_seed(0)

@@ -5,7 +5,7 @@ import torch
 
 from unimodal_monitor import AlarmState
 from unimodal_monitor.cli import main
-from unimodal_monitor.molrg import MoLRG
+from unimodal_monitor.theory.molrg import MoLRG
 
 
 def test_a_class_varies_in_its_own_subspace():

@@ -6,11 +6,11 @@ import pytest
 import torch
 from tiny_job import WIDTH, TinyDenoiser, blobs
 
+from unimodal_monitor.data.image_set import ImageSet
 from unimodal_monitor.denoisers import EDMDenoiser, Network
-from unimodal_monitor.features import capture
+from unimodal_monitor.forward.hooks import capture
+from unimodal_monitor.forward.noise import paper_sigmas, unit_noise
 from unimodal_monitor.forwards import Forwards, Noising
-from unimodal_monitor.images import ImageSet
-from unimodal_monitor.noise import paper_sigmas, unit_noise
 
 SIGMAS = paper_sigmas(1.0)
 IMAGES = ImageSet(*blobs(25, seed=1))

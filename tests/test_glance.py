@@ -9,12 +9,12 @@ from simulated import FALLING, HUMPED, SIGMAS, STD, simulated_outcomes
 from tiny_job import TinyDenoiser, tiny_probe_set
 
 from unimodal_monitor import Alarm, AlarmState, Check, EDMDenoiser, LogisticProbe, Monitor, Network, RidgeProbe
-from unimodal_monitor.change import Reference
-from unimodal_monitor.curve import Curve
+from unimodal_monitor.alarm.rules.base import Look, Terms
+from unimodal_monitor.alarm.rules.peak import PeakFell
+from unimodal_monitor.alarm.rules.rise import RiseLost
 from unimodal_monitor.glance import ERROR, LOOKS, PORTION, Glance, glance_levels, glance_portion
-from unimodal_monitor.rules.base import Look, Terms
-from unimodal_monitor.rules.peak import PeakFell
-from unimodal_monitor.rules.rise import RiseLost
+from unimodal_monitor.stats.estimate import Curve
+from unimodal_monitor.stats.paired import Reference
 
 MORE = (*HUMPED[:2], *(0.30 + 1.6 * (value - 0.30) for value in HUMPED[2:6]), *HUMPED[6:])
 MOST = (*HUMPED[:2], *(0.30 + 0.85 * (value - 0.30) for value in HUMPED[2:6]), *HUMPED[6:])

@@ -11,34 +11,9 @@ import unimodal_monitor
 
 PACKAGE = Path(unimodal_monitor.__file__).parent
 ORDER = [
-    *(
-        "isolation",
-        "ranks",
-        "budget",
-        "images",
-        "datasets",
-        "data",
-        "noise",
-        "denoisers",
-        "features",
-        "levels",
-        "forwards",
-    ),
-    *("moments", "signals", "probes", "curve", "measure", "witnesses"),
-    *("sampler", "nearest", "duplicates", "audit", "copies"),
-    *("shape", "verdict", "spending", "change", "rules", "alarm", "power", "survey", "check", "glance", "monitor"),
-    *(
-        "plot",
-        "plot_copies",
-        "plot_evidence",
-        "reporters",
-        "callback",
-        "molrg",
-        "posterior",
-        "molrg_snr",
-        "demo",
-        "cli",
-    ),
+    *("stats", "denoisers", "forward", "budget", "detect", "data", "signals", "probes"),
+    *("forwards", "measure", "witnesses", "copies", "alarm", "survey", "check", "glance", "monitor", "report"),
+    *("callback", "theory", "demo", "cli"),
 ]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 LATE = {"matplotlib", "PIL", "diffusers", "wandb", "sklearn", "tensorboard"}

@@ -4,17 +4,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unimodal_monitor.curve import Outcomes
-from unimodal_monitor.data import ProbeSet
+from unimodal_monitor.data.probe_set import ProbeSet
 from unimodal_monitor.denoisers import EDMDenoiser, Network
-from unimodal_monitor.features import capture
+from unimodal_monitor.forward.distributed import Ranks
+from unimodal_monitor.forward.hooks import capture
+from unimodal_monitor.forward.noise import paper_sigmas
 from unimodal_monitor.forwards import Batch, Forwards, Noising
 from unimodal_monitor.measure import Listener, Measurement, Portion, fit_probes, measure, score_images
-from unimodal_monitor.noise import paper_sigmas
 from unimodal_monitor.probes.base import Probe
 from unimodal_monitor.probes.logistic import LogisticProbe
 from unimodal_monitor.probes.ridge import RidgeProbe
-from unimodal_monitor.ranks import Ranks
+from unimodal_monitor.stats.estimate import Outcomes
 
 
 class Doubled(nn.Module):

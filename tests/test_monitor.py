@@ -7,7 +7,7 @@ import torch
 from tiny_job import WIDTH, TinyDenoiser, blobs, tiny_probe_set
 from torch import nn
 
-from unimodal_monitor.data import ProbeSet
+from unimodal_monitor.data.probe_set import ProbeSet
 from unimodal_monitor.denoisers import EDMDenoiser, Network
 from unimodal_monitor.denoisers.memorizer import Memorizer
 from unimodal_monitor.monitor import Monitor

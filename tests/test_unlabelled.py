@@ -10,21 +10,21 @@ from pytorch_lightning.loggers import CSVLogger
 from tiny_job import TinyDenoiser, TinyJob, blobs, tiny_loader, tiny_trainer
 
 from unimodal_monitor import UnimodalMonitor, read_checks
-from unimodal_monitor.alarm import Alarm, AlarmState
-from unimodal_monitor.data import ProbeSet
+from unimodal_monitor.alarm.alarm import Alarm, AlarmState
+from unimodal_monitor.data.image_set import ImageSet
+from unimodal_monitor.data.probe_set import ProbeSet
 from unimodal_monitor.denoisers import EDMDenoiser, Network
 from unimodal_monitor.denoisers.memorizer import Memorizer
-from unimodal_monitor.features import capture
+from unimodal_monitor.forward.hooks import capture
+from unimodal_monitor.forward.noise import unit_noise
 from unimodal_monitor.forwards import Forwards
-from unimodal_monitor.images import ImageSet
 from unimodal_monitor.monitor import Monitor
-from unimodal_monitor.noise import unit_noise
-from unimodal_monitor.plot import plot_curve, plot_history
-from unimodal_monitor.reporters.console import line
-from unimodal_monitor.reporters.figures import FigureReporter
-from unimodal_monitor.signals.contamination import Contamination
+from unimodal_monitor.report.console import line
+from unimodal_monitor.report.figures import FigureReporter
+from unimodal_monitor.report.plot import plot_curve, plot_history
+from unimodal_monitor.signals.invariance import Contamination
 from unimodal_monitor.signals.views import another_view
-from unimodal_monitor.verdict import judge
+from unimodal_monitor.stats.verdict import judge
 from unimodal_monitor.witnesses import IMAGES_PER_DIRECTION, SECOND_VIEW
 
 LAYERS = ["blocks.0", "blocks.1"]

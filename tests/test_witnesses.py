@@ -8,16 +8,16 @@ import torch
 from tiny_job import CLASSES, WIDTH, TinyDenoiser, blobs, tiny_probe_set
 from torch import nn
 
-from unimodal_monitor.alarm import Alarm
-from unimodal_monitor.data import ProbeSet
+from unimodal_monitor.alarm.alarm import Alarm
+from unimodal_monitor.data.probe_set import ProbeSet
 from unimodal_monitor.denoisers import EDMDenoiser, Network
 from unimodal_monitor.denoisers.memorizer import Memorizer
+from unimodal_monitor.forward.noise import paper_sigmas, unit_noise
 from unimodal_monitor.forwards import Noising
-from unimodal_monitor.molrg import MoLRG
 from unimodal_monitor.monitor import Monitor
-from unimodal_monitor.noise import paper_sigmas, unit_noise
-from unimodal_monitor.posterior import PosteriorMean
 from unimodal_monitor.probes.ridge import RidgeProbe
+from unimodal_monitor.theory.molrg import MoLRG
+from unimodal_monitor.theory.posterior import PosteriorMean
 from unimodal_monitor.witnesses import Witnesses
 
 

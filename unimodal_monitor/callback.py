@@ -11,21 +11,21 @@ import torch
 from pytorch_lightning import Callback
 from torch import Tensor, nn
 
-from unimodal_monitor.alarm import Alarm, AlarmState
+from unimodal_monitor.alarm.alarm import Alarm, AlarmState
 from unimodal_monitor.budget import Budget
 from unimodal_monitor.check import Check
-from unimodal_monitor.data import ProbeSet
+from unimodal_monitor.data.probe_set import ProbeSet
 from unimodal_monitor.denoisers.base import Denoiser
-from unimodal_monitor.denoisers.detect import find_denoiser
+from unimodal_monitor.detect.find import find_denoiser
 from unimodal_monitor.glance import Glance
 from unimodal_monitor.monitor import Monitor
 from unimodal_monitor.probes.base import Probe
-from unimodal_monitor.reporters.base import Reporter
-from unimodal_monitor.reporters.console import ConsoleReporter, progress_bar
-from unimodal_monitor.reporters.figures import FigureReporter
-from unimodal_monitor.reporters.jsonl import JsonlReporter, unused_folder
-from unimodal_monitor.reporters.loggers import LoggerReporter
-from unimodal_monitor.reporters.scalars import headline
+from unimodal_monitor.report.base import Reporter
+from unimodal_monitor.report.console import ConsoleReporter, progress_bar
+from unimodal_monitor.report.figures import FigureReporter
+from unimodal_monitor.report.jsonl import JsonlReporter, unused_folder
+from unimodal_monitor.report.loggers import LoggerReporter
+from unimodal_monitor.report.scalars import headline
 
 MAX_FAILURES = 3
 MAX_OVERHEAD = 0.01

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from unimodal_monitor.alarm import AlarmState
-from unimodal_monitor.audit import Audit
-from unimodal_monitor.curve import Curve, Outcomes
-from unimodal_monitor.verdict import Verdict
+from unimodal_monitor.alarm.alarm import AlarmState
+from unimodal_monitor.copies.audit import Audit
+from unimodal_monitor.stats.estimate import Curve, Outcomes
+from unimodal_monitor.stats.verdict import Verdict
 
 
 @dataclass(frozen=True)

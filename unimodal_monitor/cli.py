@@ -49,7 +49,7 @@ def _run_power(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
 
 
 def _describe_power(options: argparse.Namespace) -> str:
-    from unimodal_monitor.power import SPREAD, Plan, images_needed, power_table, scored_images, smallest_rise
+    from unimodal_monitor.alarm.power import SPREAD, Plan, images_needed, power_table, scored_images, smallest_rise
 
     num_images = scored_images(options.num_heldout, options.num_fit)
     spread = SPREAD if options.source is None else _measured_spread(options.source)
@@ -79,8 +79,8 @@ def _describe_power(options: argparse.Namespace) -> str:
 
 
 def _measured_spread(source: Path) -> float:
-    from unimodal_monitor.power import spread_of
-    from unimodal_monitor.reporters.jsonl import read_checks
+    from unimodal_monitor.alarm.power import spread_of
+    from unimodal_monitor.report.jsonl import read_checks
 
     checks = read_checks(source)
     if not checks:

@@ -15,8 +15,8 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, IterableDataset
 
 from unimodal_monitor.callback import UnimodalMonitor
-from unimodal_monitor.data import ProbeSet
-from unimodal_monitor.molrg import MoLRG
+from unimodal_monitor.data.probe_set import ProbeSet
+from unimodal_monitor.theory.molrg import MoLRG
 
 FEW, MANY = 300, 10_000
 STEPS, EVERY_N_STEPS, BATCH_SIZE = 4_000, 250, 512

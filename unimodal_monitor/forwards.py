@@ -7,10 +7,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from unimodal_monitor.data.image_set import ImageSet
 from unimodal_monitor.denoisers.base import Denoiser
-from unimodal_monitor.features import Capture, FiniteCheck
-from unimodal_monitor.images import ImageSet
-from unimodal_monitor.noise import unit_noise
+from unimodal_monitor.forward.hooks import Capture, FiniteCheck
+from unimodal_monitor.forward.noise import unit_noise
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from unimodal_monitor.alarm import Alarm, AlarmState
+from unimodal_monitor.alarm.alarm import Alarm, AlarmState
+from unimodal_monitor.alarm.rules.base import Look
 from unimodal_monitor.check import Check
-from unimodal_monitor.curve import Curve
-from unimodal_monitor.data import ProbeSet
-from unimodal_monitor.datasets import balanced_rows
+from unimodal_monitor.data.datasets import balanced_rows
+from unimodal_monitor.data.image_set import ImageSet
+from unimodal_monitor.data.probe_set import ProbeSet
+from unimodal_monitor.forward.distributed import Ranks
 from unimodal_monitor.forwards import Forwards, Noising
-from unimodal_monitor.images import ImageSet
 from unimodal_monitor.measure import Portion, fit_probes, score_images
 from unimodal_monitor.probes.base import Probe
-from unimodal_monitor.ranks import Ranks
-from unimodal_monitor.rules.base import Look
-from unimodal_monitor.shape import low_end
+from unimodal_monitor.stats.estimate import Curve
+from unimodal_monitor.stats.max_t import low_end
 
 PORTION = 4
 """A quarter of the images is what a glance may use."""

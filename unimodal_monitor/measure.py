@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from unimodal_monitor.curve import Outcomes
-from unimodal_monitor.data import ProbeSet
+from unimodal_monitor.data.image_set import ImageSet
+from unimodal_monitor.data.probe_set import ProbeSet
+from unimodal_monitor.forward.distributed import Ranks
 from unimodal_monitor.forwards import Batch, Forwards
-from unimodal_monitor.images import ImageSet
 from unimodal_monitor.probes.base import LinearClassifier, Probe
-from unimodal_monitor.ranks import Ranks
+from unimodal_monitor.stats.estimate import Outcomes
 
 Classifiers = Mapping[str, LinearClassifier]
 

@@ -10,24 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unimodal_monitor.alarm import Alarm, AlarmState
-from unimodal_monitor.audit import Audit
+from unimodal_monitor.alarm.alarm import Alarm, AlarmState
 from unimodal_monitor.budget import REPORT, Budget
 from unimodal_monitor.check import Check
-from unimodal_monitor.copies import audit_copies
-from unimodal_monitor.data import ProbeSet
+from unimodal_monitor.copies.audit import Audit
+from unimodal_monitor.copies.draw import audit_copies
+from unimodal_monitor.data.probe_set import ProbeSet
 from unimodal_monitor.denoisers.base import Denoiser
 from unimodal_monitor.denoisers.network import holding_weights, weights_used
-from unimodal_monitor.features import capture, find_layers
+from unimodal_monitor.forward.distributed import Ranks
+from unimodal_monitor.forward.hooks import capture, find_layers
+from unimodal_monitor.forward.isolation import leaving_no_trace
+from unimodal_monitor.forward.levels import reachable_levels, wanted_levels
 from unimodal_monitor.forwards import Forwards, Noising
 from unimodal_monitor.glance import Glance, Glances, glance_portion
-from unimodal_monitor.isolation import leaving_no_trace
-from unimodal_monitor.levels import reachable_levels, wanted_levels
 from unimodal_monitor.probes.base import Probe
 from unimodal_monitor.probes.ridge import RidgeProbe
-from unimodal_monitor.ranks import Ranks
+from unimodal_monitor.stats.verdict import judge
 from unimodal_monitor.survey import Survey
-from unimodal_monitor.verdict import judge
 
 Precision = Callable[[], AbstractContextManager[Any]]
 Progress = Callable[[int], None]

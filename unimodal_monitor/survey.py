@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unimodal_monitor.curve import Curve, Outcomes
-from unimodal_monitor.data import ProbeSet
+from unimodal_monitor.alarm.rules.base import Look
+from unimodal_monitor.data.probe_set import ProbeSet
+from unimodal_monitor.forward.distributed import Ranks
 from unimodal_monitor.forwards import Forwards, Noising
 from unimodal_monitor.measure import Listener, Measurement, Portion, hear_all, measure
 from unimodal_monitor.probes.base import Probe
-from unimodal_monitor.ranks import Ranks
-from unimodal_monitor.rules.base import Look
+from unimodal_monitor.stats.estimate import Curve, Outcomes
 from unimodal_monitor.witnesses import FEWEST, Testimony, Witnesses
 
 

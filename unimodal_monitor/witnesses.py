@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from unimodal_monitor.data import ProbeSet
+from unimodal_monitor.data.image_set import ImageSet
+from unimodal_monitor.data.probe_set import ProbeSet
 from unimodal_monitor.denoisers.memorizer import Memorizer
-from unimodal_monitor.features import capture
+from unimodal_monitor.forward.distributed import Ranks
+from unimodal_monitor.forward.hooks import capture
 from unimodal_monitor.forwards import Batch, Forwards, Noising
-from unimodal_monitor.images import ImageSet
-from unimodal_monitor.ranks import Ranks
-from unimodal_monitor.signals.contamination import ICR, Contamination
 from unimodal_monitor.signals.gap import DenoisingGap, Gap, Pairs, denoising_error
+from unimodal_monitor.signals.invariance import ICR, Contamination
 from unimodal_monitor.signals.shift import find_shift
-from unimodal_monitor.signals.spikiness import Spikes, Spikiness
+from unimodal_monitor.signals.spread import Spikes, Spikiness
 from unimodal_monitor.signals.views import another_view
 
 SHARE = 1 / 12

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from unimodal_monitor.denoisers import Denoiser, EDMDenoiser, FlowDenoiser, Network, VPDenoiser
 from unimodal_monitor.denoisers.memorizer import Memorizer
-from unimodal_monitor.molrg import MoLRG
-from unimodal_monitor.posterior import PosteriorMean
+from unimodal_monitor.theory.molrg import MoLRG
+from unimodal_monitor.theory.posterior import PosteriorMean
 
 STD = 0.5
 """Of the data, N(0, STD^2) in every pixel, so that the posterior mean is noised STD^2 / (STD^2 + sigma^2)."""

@@ -15,9 +15,9 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from unimodal_monitor.signals.class_snr import ClassSNR
-from unimodal_monitor.signals.contamination import Contamination
 from unimodal_monitor.signals.gap import DenoisingGap
-from unimodal_monitor.signals.spikiness import Spikiness
+from unimodal_monitor.signals.invariance import Contamination
+from unimodal_monitor.signals.spread import Spikiness
 
 K, N, D, C = 3, 60, 7, 2
 FEATURES = torch.randn(2, K, N, D, generator=torch.Generator().manual_seed(0)) + 0.5

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 from torchmetrics import Metric
 
-from unimodal_monitor.moments import Moments
 from unimodal_monitor.probes.base import LinearClassifier, standardising_scale
+from unimodal_monitor.probes.moments import Moments
 
 
 class RidgeProbe:

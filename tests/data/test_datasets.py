@@ -1,0 +1,270 @@
+"""Draws from whatever a training job has as a dataset."""
+
+import random
+from collections import namedtuple
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
+
+from unimodal_monitor.data.datasets import IMAGE_KEYS, LABEL_KEYS, balanced_rows, draw, label_column, split_item
+from unimodal_monitor.data.image_set import ImageSet
+
+N, CLASSES = 60, 4
+LABELS = torch.arange(N) ** 2 % 7 % CLASSES
+IMAGES = torch.arange(N).view(N, 1, 1, 1) + torch.zeros(N, 1, 2, 2)
+"""Every pixel of image i is i, so that an image tells which row it came from."""
+
+
+class Items(Dataset):
+    """Yields what `item` makes of an image and its label."""
+
+    def __init__(self, item: Any) -> None:
+        self.item = item
+
+    def __len__(self) -> int:
+        return N
+
+    def __getitem__(self, row: int) -> Any:
+        return self.item(IMAGES[row], int(LABELS[row]))
+
+
+class Targets(Items):
+    """As torchvision's datasets: all labels in `targets`; counts its reads."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda image, label: (image, label))
+        self.targets = LABELS.tolist()
+        self.num_reads = 0
+
+    def __getitem__(self, row: int) -> Any:
+        self.num_reads += 1
+        return super().__getitem__(row)
+
+
+class HuggingFace:
+    """As `datasets.Dataset`: an int gives a dict, a name a column."""
+
+    column_names = ("image", "label")
+
+    def __init__(self) -> None:
+        self.num_reads = 0
+
+    def __len__(self) -> int:
+        return N
+
+    def __getitem__(self, key: int | str) -> Any:
+        if isinstance(key, str):
+            return {"label": LABELS.tolist()}[key]
+        self.num_reads += 1
+        return {"image": IMAGES[key], "label": int(LABELS[key])}
+
+
+Pair = namedtuple("Pair", ["x", "y"])
+
+KINDS = {
+    "tensors": (IMAGES, LABELS),
+    "arrays for labels": [IMAGES, LABELS.numpy()],
+    "tuples": Items(lambda image, label: (image, label)),
+    "lists": Items(lambda image, label: [image, label]),
+    "namedtuples": Items(lambda image, label: Pair(image, label)),
+    "triples": Items(lambda image, label: (image, label, "a caption")),
+    "arrays": Items(lambda image, label: (image.numpy(), np.int64(label))),
+    "label tensors": Items(lambda image, label: (image, torch.tensor([label]))),
+    "TensorDataset": TensorDataset(IMAGES, LABELS),
+    "targets": Targets(),
+    "ConcatDataset": ConcatDataset([TensorDataset(IMAGES[:20], LABELS[:20]), TensorDataset(IMAGES[20:], LABELS[20:])]),
+    "Hugging Face": HuggingFace(),
+}
+
+
+def drawn(dataset: Any, num: int | None, **options: Any) -> ImageSet:
+    return draw(dataset, num, **{"transform": None, "seed": 0, "role": "heldout", **options})
+
+
+def rows_of(images: ImageSet) -> Tensor:
+    return images.images[:, 0, 0, 0].long()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_labels_and_indices_belong_together(kind):
+    """For every kind of dataset, index i is row i, with its image and its label, in the dataset's order."""
+    found = drawn(KINDS[kind], 20)
+    assert len(found) == 20
+    assert torch.equal(rows_of(found), found.indices)
+    assert torch.equal(found.labels, LABELS[found.indices])
+    assert (found.indices.diff() > 0).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_images_are_taken_where_no_number_is_given(kind):
+    """`num=None` is the whole dataset."""
+    assert drawn(KINDS[kind], None).indices.tolist() == list(range(N))
+
+
+@pytest.mark.parametrize("kind", ["tensors", "targets", "Hugging Face", "TensorDataset"])
+@pytest.mark.parametrize("num", [8, 15])
+def test_classes_are_as_equal_as_they_can_be(kind, num):
+    """Rare classes are taken whole, the others differ by one at most."""
+    counts = torch.bincount(drawn(KINDS[kind], num).labels, minlength=CLASSES)
+    available = torch.bincount(LABELS, minlength=CLASSES)
+    level = next(level for level in range(1, N) if torch.minimum(available, torch.tensor(level)).sum() >= num)
+    assert (counts <= level).all()
+    assert (counts >= torch.minimum(available, torch.tensor(level - 1))).all()
+
+
+def test_a_class_that_runs_out_leaves_its_places_to_the_others():
+    """One image of class 1 and nine of class 0 make six as 5 + 1."""
+    labels = torch.tensor([0] * 9 + [1])
+    assert sorted(labels[balanced_rows(labels, 10, 6, seed=0)].tolist()) == [0] * 5 + [1]
+
+
+def test_the_seed_chooses_the_images():
+    """The same seed the same images, another seed others."""
+    assert torch.equal(drawn(KINDS["tensors"], 20).indices, drawn(KINDS["tensors"], 20).indices)
+    assert not torch.equal(drawn(KINDS["tensors"], 20).indices, drawn(KINDS["tensors"], 20, seed=1).indices)
+
+
+@pytest.mark.parametrize("make", [Targets, HuggingFace])
+def test_only_the_drawn_images_are_read_where_labels_are_a_column(make):
+    """A large dataset costs as many reads as images are drawn."""
+    dataset = make()
+    drawn(dataset, 12)
+    assert dataset.num_reads == 12
+
+
+@pytest.mark.parametrize("indices", [list(range(0, N, 2)), torch.arange(0, N, 2), range(0, N, 2)])
+def test_a_subset_numbers_its_own_rows(indices):
+    """Row i of the Subset is row indices[i] of the dataset, balanced by its own labels."""
+    for inner in (TensorDataset(IMAGES, LABELS), Targets(), HuggingFace()):
+        found = drawn(Subset(inner, indices), 10)
+        assert torch.equal(rows_of(found), 2 * found.indices)
+        assert torch.equal(found.labels, LABELS[2 * found.indices])
+
+
+def test_labels_of_nested_subsets_are_found_without_reading():
+    """Subsets of subsets, as `random_split` of a split makes them."""
+    dataset = Targets()
+    nested = Subset(Subset(dataset, list(range(0, N, 2))), [3, 1, 4])
+    assert label_column(nested).tolist() == LABELS[[6, 2, 8]].tolist()
+    assert dataset.num_reads == 0
+
+
+@pytest.mark.parametrize("dataset", [IMAGES, (IMAGES, None), TensorDataset(IMAGES), Items(lambda image, _: image)])
+def test_images_without_labels_are_drawn_without_them(dataset):
+    """Bare tensors and one-tuples."""
+    found = drawn(dataset, 20)
+    assert found.labels is None
+    assert torch.equal(rows_of(found), found.indices)
+
+
+@pytest.mark.parametrize("image_key", IMAGE_KEYS)
+@pytest.mark.parametrize("label_key", LABEL_KEYS)
+def test_dicts_are_read_by_the_usual_keys(image_key, label_key):
+    """Whatever else the dict holds."""
+    assert split_item({"caption": "a cat", label_key: 3, image_key: "pixels"}) == ("pixels", 3)
+
+
+def test_a_dict_without_an_image_is_refused_with_its_keys():
+    """The error shows the keys that came and those that would do."""
+    with pytest.raises(ValueError, match=r"keys \['caption', 'tokens'\], none of image, pixel_values"):
+        drawn(Items(lambda image, label: {"tokens": image, "caption": ""}), 5)
+
+
+@pytest.mark.parametrize("kind", ["tensors", "tuples", "Hugging Face"])
+def test_the_transform_makes_the_images(kind):
+    """It sees what the dataset yields as image, and only that."""
+    found = drawn(KINDS[kind], 10, transform=lambda image: image / 10)
+    torch.testing.assert_close(found.images, IMAGES[found.indices] / 10)
+
+
+def test_bytes_become_floats_by_a_transform():
+    """Images of unsigned bytes are refused as they are, and taken with a transform."""
+    pixels = IMAGES.to(torch.uint8)
+    with pytest.raises(ValueError, match=r"torch.uint8 .* give a `transform`"):
+        drawn((pixels, LABELS), 5)
+    assert drawn((pixels, LABELS), 5, transform=lambda image: image / 255).images.is_floating_point()
+
+
+def test_a_pil_image_needs_a_transform():
+    """And is taken with one."""
+    pil = pytest.importorskip("PIL.Image")
+    dataset = Items(lambda image, label: (pil.new("L", (2, 2), int(image[0, 0, 0])), label))
+    with pytest.raises(ValueError, match="an image is a Image; give a `transform`"):
+        drawn(dataset, 5)
+    found = drawn(dataset, 5, transform=lambda image: torch.from_numpy(np.array(image, dtype=np.float32))[None])
+    assert torch.equal(rows_of(found), found.indices)
+
+
+@pytest.mark.parametrize("num", [0, -1, N + 1])
+@pytest.mark.parametrize("kind", ["tensors", "tuples"])
+def test_more_images_than_there_are_cannot_be_drawn(kind, num):
+    """The error names the argument, the number and the size."""
+    with pytest.raises(ValueError, match=f"num_heldout = {num}, but the heldout dataset has {N} images"):
+        drawn(KINDS[kind], num)
+
+
+def test_images_of_several_shapes_need_a_transform():
+    """They cannot be stacked."""
+    dataset = Items(lambda image, label: (image.expand(1 + label % 2, 2, 2), label))
+    with pytest.raises(ValueError, match=r"differ in shape: \[\(1, 2, 2\), \(2, 2, 2\)\]; give a `transform`"):
+        drawn(dataset, None)
+
+
+def test_labels_on_some_images_only_are_refused():
+    """Half a labelling is a mistake."""
+    dataset = Items(lambda image, label: (image, label or None))
+    with pytest.raises(ValueError, match=f"{int((LABELS == 0).sum())} of {N} images have no label"):
+        drawn(dataset, None)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (lambda label: float(label), "labels must be integers, got torch.float32"),
+        (lambda label: label > 1, "labels must be integers, got torch.bool"),
+        (lambda label: torch.eye(4, dtype=torch.int64)[label], "labels must have shape"),
+        (lambda label: label - 1, "labels must count from 0, got -1"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(label, message):
+    """From items and from tensors alike."""
+    with pytest.raises(ValueError, match=message):
+        drawn(Items(lambda image, number: (image, label(number))), None)
+    with pytest.raises(ValueError, match=message):
+        drawn((IMAGES, torch.stack([torch.as_tensor(label(int(number))) for number in LABELS])), None)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_pixel_that_is_not_finite_is_refused(bad):
+    """The error counts the images and names the first."""
+    images = IMAGES.clone()
+    images[[7, 30], 0, 1, 1] = bad
+    with pytest.raises(ValueError, match="2 images hold NaN or infinite pixels, the first is number 7"):
+        drawn((images, LABELS), None)
+
+
+def test_images_are_a_batch_of_floats():
+    """A single value for each image has no shape to noise."""
+    with pytest.raises(ValueError, match="images must be floats of shape"):
+        ImageSet(torch.zeros(5))
+
+
+def test_taken_rows_keep_labels_and_indices():
+    """`take` picks all three together."""
+    rows = torch.tensor([3, 1])
+    taken = ImageSet(IMAGES, LABELS, torch.arange(N)).take(rows)
+    assert rows_of(taken).tolist() == taken.indices.tolist() == [3, 1]
+    assert ImageSet(IMAGES).take(rows).labels is None
+
+
+def test_a_draw_does_not_move_the_callers_generators():
+    """Its own randomness is private; what the dataset draws is `ProbeSet`'s business."""
+    states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
+    drawn(KINDS["tuples"], 10)
+    assert random.getstate() == states[0]
+    assert np.array_equal(np.random.get_state()[1], states[1])
+    assert torch.equal(torch.get_rng_state(), states[2])

@@ -1,0 +1,1 @@
+"""What a training job consists of: network, schedule, averaged weights, condition."""

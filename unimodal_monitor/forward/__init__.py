@@ -1,0 +1,1 @@
+"""Noise, hooks, isolation, ranks: what a forward pass of a check needs."""

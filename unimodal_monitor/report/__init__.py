@@ -1,0 +1,1 @@
+"""Where a check is shown: console, files, loggers, figures."""

@@ -1,1 +1,0 @@
-"""Where a check is shown: the console, files, loggers."""

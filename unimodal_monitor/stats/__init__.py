@@ -1,0 +1,1 @@
+"""Estimates over images, paired comparisons, simultaneous limits, the shape of a curve."""

@@ -1,0 +1,1 @@
+"""The mixture of low-rank Gaussians in which the paper explains the hump."""
