@@ -1,4 +1,4 @@
-"""Works timed side by side, and rows of a table."""
+"""Timing side by side, and the form of a table's row."""
 
 import time
 from collections.abc import Callable
@@ -8,12 +8,13 @@ import torch.distributed as dist
 
 Seconds = list[float]
 Row = tuple[str, str, str, str, str]
+"""What, measured, ratio, target, shapes."""
 
 
 def side_by_side(*works: Callable[[], object], repeats: int, device: str = "cpu") -> Seconds:
-    """Best seconds of each, one after the other in every round.
+    """Least seconds of each work; all take their turn in every round.
 
-    On one thread they are the processor's, so that others on the machine count less; otherwise those on the wall.
+    On one CPU thread the seconds are the processor's, which other processes disturb less; otherwise the wall's.
     """
     alone = device == "cpu" and torch.get_num_threads() == 1 and not dist.is_initialized()
     clock = time.process_time if alone else time.perf_counter
@@ -26,3 +27,8 @@ def side_by_side(*works: Callable[[], object], repeats: int, device: str = "cpu"
                 torch.cuda.synchronize()
             best[number] = min(best[number], clock() - start)
     return best
+
+
+def ratio_row(what: str, first: float, second: float, target: str, shapes: str) -> Row:
+    """A row that compares the seconds of two works."""
+    return what, f"{first:.2f} s / {second:.2f} s", f"{first / second:.2f}", target, shapes

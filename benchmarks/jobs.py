@@ -6,24 +6,23 @@ import torch
 from torch import Tensor, nn
 from zoo import LAYERS, EDMPrecond, build_unet
 
-from unimodal_monitor import EDMDenoiser, Monitor, Network, ProbeSet
+from unimodal_monitor import EDMDenoiser, Monitor, ProbeSet
 from unimodal_monitor.data.image_set import ImageSet
 
 NUM_CLASSES = 10
 
 
 def example_monitor(num_images: int, *, device: str = "cpu", num_levels: int | None = None, **options: Any) -> Monitor:
-    """The example's network with random weights, on random images."""
+    """The example's network with random weights, on random images; without signals unless `signals` is given."""
     torch.manual_seed(0)
     network = EDMPrecond(build_unet()).to(device, memory_format=torch.channels_last)
     sigmas = None if num_levels is None else torch.logspace(-2.7, 0.3, num_levels)
-    denoiser = EDMDenoiser(Network(network))
-    options = {"witnesses": False, **options}
-    return Monitor(denoiser, random_images(num_images, 16), sigmas=sigmas, layers=LAYERS, **options)
+    options = {"signals": (), "sigmas": sigmas, "layer": LAYERS[-1], "extra_layers": LAYERS[:-1], **options}
+    return Monitor(EDMDenoiser(network), random_images(num_images, 16), reporters=(), **options)
 
 
 def random_images(num_images: int, size: int) -> ProbeSet:
-    """A third to fit on; members for the witnesses."""
+    """A third of `num_images` to fit on, the others to score, and members beside them."""
     images = torch.randn(num_images, 3, size, size, generator=torch.Generator().manual_seed(1)).mul_(0.5)
     labels, third = torch.arange(num_images) % NUM_CLASSES, num_images // 3
     members = torch.randn(max(64, num_images // 6), 3, size, size, generator=torch.Generator().manual_seed(2)).mul_(0.5)
@@ -44,8 +43,7 @@ class Tiny(nn.Module):
 
 
 def small_monitor(num_images: int, *, network: nn.Module | None = None, **options: Any) -> Monitor:
+    """Two convolutions on random images of 4x4; without signals unless `signals` is given."""
     torch.manual_seed(0)
-    denoiser = EDMDenoiser(Network(network or Tiny()))
-    return Monitor(
-        denoiser, random_images(num_images, 4), layers=["first"], batch_size=4608, witnesses=False, **options
-    )
+    options = {"signals": (), "layer": "first", "batch_size": 4608, **options}
+    return Monitor(EDMDenoiser(network or Tiny()), random_images(num_images, 4), reporters=(), **options)

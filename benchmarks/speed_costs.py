@@ -1,4 +1,4 @@
-"""Rows of `speed.py`: forwards by number, share of the training's time, and memory, on a small network."""
+"""Rows of `speed.py`: number of forwards, share of the training's time, memory and compilation, on a small network."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,64 +9,34 @@ import torch.multiprocessing as mp
 from clock import Row
 from jobs import Tiny, small_monitor
 
-from unimodal_monitor import Alarm
-from unimodal_monitor.glance import LOOKS
-
 NUM_FIT = 4096
 PAPER_FORWARDS = 9 * (4096 + 10_000)
+"""The paper's protocol: nine levels, 4,096 images to fit on and 10,000 to score."""
 
 
-class Calm(Alarm):
-    """Finds nothing changed at the first question of a glance."""
-
-    def forecast(self, look: object, *, fraction: float, error: float) -> str | None:
-        return "all is as it was"
-
-
-class CalmAtLast(Alarm):
-    """Finds nothing changed at the last question of a glance."""
-
-    asked = 0
-
-    def forecast(self, look: object, *, fraction: float, error: float) -> str | None:
-        self.asked += 1
-        return "all is as it was" if self.asked == len(LOOKS) else None
-
-
-def count_rows() -> list[Row]:
-    """Forwards, counted on a small network: they depend on the numbers of images and levels alone."""
-    glances = []
-    for alarm in (Calm(), CalmAtLast()):
-        monitor = small_monitor(3 * NUM_FIT, alarm=alarm, full_every=8)
-        monitor.look(1)
-        glances.append(monitor.look(2).num_forwards)
-    full = monitor.num_forwards
-    low, high = ((full + 7 * glance) / 8 for glance in glances)
-    shapes = (
-        f"{NUM_FIT:,} images to fit on, {2 * NUM_FIT:,} scored, 9 levels; glances decided at their first or last look"
-    )
-    return [
-        ("forwards of a full check / the paper's protocol", f"{full:,} / {PAPER_FORWARDS:,}",
-         f"{full / PAPER_FORWARDS:.2f}", "", shapes),
-        ("forwards of a glance / a full check", " to ".join(f"{g:,}" for g in glances),
-         " to ".join(f"{g / full:.2f}" for g in glances), "", shapes),
-        ("forwards per look, 7 glances to a check / checks alone", f"{low:,.0f} to {high:,.0f}",
-         f"{low / full:.2f} to {high / full:.2f}", "<= 0.25", shapes),
-    ]  # fmt: skip
-
-
-def budget_row(max_overhead: float = 0.1) -> Row:
-    """Twenty looks in a loop that trains as long as the budget does not allow another one."""
-    monitor = small_monitor(600, max_overhead=max_overhead)
-    network, images = Tiny(), torch.randn(64, 3, 4, 4)
-    for step in range(20):
-        while not monitor.can_afford():
-            network(images, torch.ones(64)).square().mean().backward()
-        look = monitor.look(step)
-    shapes = f"{len(monitor.history)} checks, {len(monitor.glances)} glances"
+def count_row() -> Row:
+    """Forwards depend on the numbers of images and levels alone."""
+    probe, whole = (small_monitor(3 * NUM_FIT, signals=signals).plan.num_forwards for signals in ((), None))
     return (
-        "time of twenty looks / training, of the budget", f"{look.overhead:.4f} of {max_overhead}",
-        f"{look.overhead / max_overhead:.2f}", "0.80 to 1.00", shapes,
+        "forwards of a check, without signals and with / the paper's protocol",
+        f"{probe:,} and {whole:,} / {PAPER_FORWARDS:,}",
+        f"{probe / PAPER_FORWARDS:.2f} and {whole / PAPER_FORWARDS:.2f}", "",
+        f"{NUM_FIT:,} images to fit on, {2 * NUM_FIT:,} scored, 9 levels",
+    )  # fmt: skip
+
+
+def budget_row(max_overhead: float = 0.1, num_checks: int = 20) -> Row:
+    """Train until the budget has allowed some number of checks."""
+    network, images, step = Tiny(), torch.randn(64, 3, 4, 4), 0
+    monitor = small_monitor(600, network=network, every_n_train_steps=1, max_overhead=max_overhead)
+    while len(monitor.history) < num_checks:
+        monitor.step(step)
+        network(images, torch.ones(64)).square().mean().backward()
+        step += 1
+    overhead = monitor.history[-1].overhead
+    return (
+        "time of all checks / training, of the budget", f"{overhead:.4f} of {max_overhead}",
+        f"{overhead / max_overhead:.2f}", "0.80 to 1.00", f"{num_checks} checks in {step:,} steps",
     )  # fmt: skip
 
 
@@ -101,16 +71,16 @@ def memory_row() -> Row:
 
 def measure_memory(num_images: int, path: str) -> None:
     torch.set_num_threads(1)
-    monitor = small_monitor(num_images, full_every=8)
+    monitor = small_monitor(num_images)
     Path("/proc/self/clear_refs").write_text("5")
     monitor.check(1)
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    images_mb = sum(s.images.nbytes for s in (monitor.probe_set.fit, monitor.probe_set.heldout)) / 1e6
+    images_mb = sum(run.images.nbytes for run in monitor.plan.passes.values()) / 1e6
     Path(path).write_text(str(int(status["VmHWM"].split()[0]) / 1e3 - images_mb))
 
 
 def in_process(work: Callable[[int, str], None], argument: int) -> float:
-    """What the work writes, done in a process of its own."""
+    """The number that a work writes to a file, done in a process of its own."""
     with TemporaryDirectory() as folder:
         process = mp.get_context("spawn").Process(target=work, args=(argument, f"{folder}/value"))
         process.start()

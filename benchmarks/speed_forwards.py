@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from clock import Row, Seconds, side_by_side
+from clock import Row, Seconds, ratio_row, side_by_side
 from jobs import example_monitor
 from torch import Tensor
 from zoo import LAYERS
@@ -18,31 +18,28 @@ from unimodal_monitor import Monitor
 
 
 def forwards_rows(args: argparse.Namespace) -> tuple[list[Row], float]:
-    """The full check against the bare forwards, and the seconds of one forward."""
+    """A check against the bare forwards, and the seconds of one forward."""
     options = {"device": args.device, "batch_size": args.batch_size}
-    alone, whole = (example_monitor(args.num_images, witnesses=with_them, **options) for with_them in (False, True))
-    for monitor in (alone, whole):
+    probe, whole = (example_monitor(args.num_images, signals=signals, **options) for signals in ((), None))
+    for monitor in (probe, whole):
         monitor.check(0)
-    bare_s, again_s, alone_s, bare_whole_s, whole_s = side_by_side(
-        lambda: bare_forwards(alone), lambda: bare_forwards(alone), lambda: alone.check(1),
+    bare_s, again_s, probe_s, bare_whole_s, whole_s = side_by_side(
+        lambda: bare_forwards(probe), lambda: bare_forwards(probe), lambda: probe.check(1),
         lambda: bare_forwards(whole), lambda: whole.check(1), repeats=args.repeats, device=args.device,
     )  # fmt: skip
     shapes = f"{args.num_images:,} images, 9 levels, 3 layers, batch {args.batch_size}, float32, 3x16x16"
-    per_forward = bare_s / alone.num_forwards
+    num_whole, num_probe = whole.plan.num_forwards, probe.plan.num_forwards
     rows = [
-        ("bare forwards / bare forwards", f"{again_s:.2f} s / {bare_s:.2f} s", f"{again_s / bare_s:.2f}",
-         "what the clock is good for", shapes),
-        ("full check without witnesses / bare forwards", f"{alone_s:.2f} s / {bare_s:.2f} s",
-         f"{alone_s / bare_s:.2f}", "<= 1.10", shapes),
-        ("full check with witnesses / bare forwards, its own", f"{whole_s:.2f} s / {bare_whole_s:.2f} s",
-         f"{whole_s / bare_whole_s:.2f}", "<= 1.10", f"{whole.num_forwards:,} forwards, a part to the end; {shapes}"),
-        ("full check with witnesses / without", f"{whole_s:.2f} s / {alone_s:.2f} s", f"{whole_s / alone_s:.2f}",
-         f"<= 1.25 in forwards: {whole.num_forwards / alone.num_forwards:.2f}",
-         f"{whole.num_forwards:,} forwards / {alone.num_forwards:,}; {shapes}"),
+        ratio_row("bare forwards / bare forwards", again_s, bare_s, "resolution of the clock", shapes),
+        ratio_row("check without signals / its bare forwards", probe_s, bare_s, "<= 1.10", shapes),
+        ratio_row("check with signals / its bare forwards", whole_s, bare_whole_s, "<= 1.10",
+                  f"{num_whole:,} forwards, a part of them to the output"),
+        ratio_row("check with signals / without", whole_s, probe_s, f"<= 1.25 in forwards: {num_whole / num_probe:.2f}",
+                  f"{num_whole:,} forwards / {num_probe:,}"),
     ]  # fmt: skip
     if args.device == "cpu":
         rows.insert(3, within_row(whole))
-    return rows, per_forward
+    return rows, bare_s / num_probe
 
 
 def within_row(monitor: Monitor) -> Row:
@@ -62,10 +59,8 @@ def within_row(monitor: Monitor) -> Row:
     monitor.check(2)
     whole_s = time.process_time() - start
     network.forward = forward
-    return (
-        "full check with witnesses / the network's calls within it", f"{whole_s:.2f} s / {sum(inside):.2f} s",
-        f"{whole_s / sum(inside):.2f}", "<= 1.10", f"{len(inside)} calls",
-    )  # fmt: skip
+    what = "check with signals / the network's calls within it"
+    return ratio_row(what, whole_s, sum(inside), "<= 1.10", f"{len(inside)} calls")
 
 
 class Stop(Exception):
@@ -74,54 +69,36 @@ class Stop(Exception):
 
 @torch.no_grad()
 def bare_forwards(monitor: Monitor) -> None:
-    """As many inputs in the same batches, up to the deepest hooked layer or to the end, and nothing else."""
-    network, num_levels = monitor.denoiser.network.eval(), len(monitor.noising.sigmas)
+    """As many inputs in the same batches, up to the deepest hooked layer or to the output, and nothing else."""
+    network, sigmas = monitor.denoiser.network.eval(), monitor.plan.sigmas
     device = next(network.parameters()).device
-    rows = max(1, monitor.batch_size // num_levels)
-    noised = torch.randn(rows * num_levels, 3, 16, 16, device=device).to(memory_format=torch.channels_last)
-    sigma = monitor.noising.sigmas.float().repeat_interleave(rows).to(device)
+    num_rows = max(1, monitor.batch_size // len(sigmas))
+    noised = torch.randn(num_rows * len(sigmas), 3, 16, 16, device=device).to(memory_format=torch.channels_last)
+    sigma = sigmas.float().repeat_interleave(num_rows).to(device)
 
     def stop(*args: object) -> None:
         raise Stop
 
-    for count, to_the_end in passes(monitor):
-        handle = None if to_the_end else network.get_submodule(LAYERS[-1]).register_forward_hook(stop)
-        for part in torch.arange(count).split(rows):
-            num = len(part) * num_levels
+    for run in monitor.plan.passes.values():
+        handle = None if run.to_output else network.get_submodule(LAYERS[-1]).register_forward_hook(stop)
+        for part in run.noise_ids.split(num_rows):
+            num_inputs = len(part) * len(sigmas)
             with suppress(Stop):
-                network(noised[:num], sigma[:num])
+                network(noised[:num_inputs], sigma[:num_inputs])
         if handle is not None:
             handle.remove()
 
 
-def passes(monitor: Monitor) -> list[tuple[int, bool]]:
-    """Numbers of images that a check passes through the network, and whether to its end."""
-    num_fit, num_heldout = len(monitor.probe_set.fit), len(monitor.probe_set.heldout)
-    witnesses = monitor._survey.witnesses
-    if witnesses is None:
-        return [(num_fit, False), (num_heldout, False)]
-    heard = len(witnesses.heard)
-    return [
-        (num_fit, False),
-        (heard, True),
-        (num_heldout - heard, False),
-        (len(witnesses.pairs), True),
-        (len(witnesses.views), False),
-    ]
-
-
 def ranks_row(args: argparse.Namespace) -> Row:
-    """The same check by one and by two processes with one thread each, in turn."""
+    """The same check by one and by two processes with one thread each, one after the other."""
     num_images = args.num_images // 3
-    one_s, two_s = side_by_ranks(num_images, (1, 2))
-    return (
-        "two ranks / one", f"{two_s:.2f} s / {one_s:.2f} s", f"{two_s / one_s:.2f}", "<= 0.60",
-        f"gloo, one thread each; {num_images:,} images; says nothing where the cores are not free",
-    )  # fmt: skip
+    one_s, two_s = seconds_by_ranks(num_images, (1, 2))
+    shapes = f"gloo, one thread each; {num_images:,} images; needs two free cores"
+    return ratio_row("two ranks / one", two_s, one_s, "<= 0.60", shapes)
 
 
-def side_by_ranks(num_images: int, sizes: tuple[int, ...], *, repeats: int = 2) -> Seconds:
-    """Best seconds of a check on each number of ranks."""
+def seconds_by_ranks(num_images: int, sizes: tuple[int, ...], *, repeats: int = 2) -> Seconds:
+    """Least seconds of a check on each number of ranks."""
     best = []
     for size in sizes:
         with TemporaryDirectory() as folder:
@@ -133,7 +110,7 @@ def side_by_ranks(num_images: int, sizes: tuple[int, ...], *, repeats: int = 2) 
 def check_on_rank(rank: int, size: int, folder: str, num_images: int, repeats: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
-    monitor = example_monitor(num_images, sharded=True)
+    monitor = example_monitor(num_images, distributed=True)
     monitor.rehearse()
     dist.barrier()
     (seconds,) = side_by_side(lambda: monitor.check(1), repeats=repeats)

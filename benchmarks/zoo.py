@@ -1,17 +1,18 @@
-"""Checkpoints of runs whose copies were counted: networks, images and features. Imported by other benchmarks.
+"""Checkpoints of runs whose copies were counted: networks, images, features. Other benchmarks import it.
 
-    python benchmarks/zoo.py --zoo ZOO --data CIFAR10 --cache CACHE
+    python benchmarks/zoo.py --zoo ZOO --data CIFAR10 --cache CACHE --num-images 5400
 
-writes the features of every checkpoint under CACHE: half a minute each on one core, 40 MB each.
+writes the features of every checkpoint to CACHE: a minute and 20 MB each on one core.
 """
 
 import argparse
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,12 +23,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from unimodal_monitor.denoisers.edm import EDMDenoiser
-from unimodal_monitor.denoisers.network import Network
-from unimodal_monitor.forward.hooks import capture, find_layers
-from unimodal_monitor.forward.noise import paper_sigmas, unit_noise
+from unimodal_monitor import EDMDenoiser
+from unimodal_monitor.forward.hooks import capture
+from unimodal_monitor.forward.layers import find_layers
+from unimodal_monitor.forward.noise import paper_sigmas
+from unimodal_monitor.method import Pass, forward
 
 LAYERS = ("unet.mid_block", "unet.up_blocks.0", "unet.up_blocks.1")
+"""Probed layers, the judged one last."""
 NUM_UNSEEN = 848
 """Rows at the end of the sample order that no run has trained on."""
 
@@ -47,6 +50,11 @@ class Checkpoint:
     def copy_fraction(self) -> float:
         return self.copies_third / self.num_samples
 
+    @property
+    def label(self) -> str:
+        """Members, thousands of images seen, copies: the first cells of a table's row."""
+        return f"{self.num_members} | {self.images_seen // 1000}k | {100 * self.copy_fraction:.1f}"
+
 
 class EDMPrecond(nn.Module):
     """EDM's preconditioning around the zoo's network."""
@@ -62,14 +70,15 @@ class EDMPrecond(nn.Module):
         return c_skip * noised + c_out * self.unet(c_in * noised, 1000 * sigma.log() / 4).sample.float()
 
 
-def checkpoints(zoo: Path) -> list[Checkpoint]:
-    """All of the zoo, by number of members and images seen."""
+def zoo_runs(zoo: Path) -> list[list[Checkpoint]]:
+    """The checkpoints of each run, by number of members and images seen."""
     known = Checkpoint.__dataclass_fields__
     found = [
         Checkpoint(zoo / entry["file"], **{k: v for k, v in entry.items() if k in known})
         for entry in json.loads((zoo / "index.json").read_text())
     ]
-    return sorted(found, key=lambda checkpoint: (checkpoint.num_members, checkpoint.images_seen))
+    found.sort(key=lambda checkpoint: (checkpoint.num_members, checkpoint.images_seen))
+    return [list(run) for _, run in groupby(found, lambda checkpoint: checkpoint.num_members)]
 
 
 def build_unet() -> UNet2DModel:
@@ -88,44 +97,42 @@ def load_denoiser(checkpoint: Checkpoint) -> EDMDenoiser:
     """The averaged network of a checkpoint, in eval mode."""
     unet = build_unet()
     unet.load_state_dict({name: tensor.float() for name, tensor in load_file(checkpoint.path).items()})
-    return EDMDenoiser(Network(EDMPrecond(unet).eval().to(memory_format=torch.channels_last)))
+    return EDMDenoiser(EDMPrecond(unet).eval().to(memory_format=torch.channels_last))
 
 
 def read_split(data: Path, split: str) -> tuple[Tensor, Tensor]:
-    """(N, 3, 16, 16) area means in [-1, 1] and (N,) labels."""
+    """(N, 3, 16, 16) area means, 0 to 255, and (N,) labels."""
     rows = pq.read_table(data / f"{split}.parquet").to_pylist()
     column = "img" if "img" in rows[0] else "image"
     pixels = np.stack([np.array(Image.open(io.BytesIO(row[column]["bytes"])).convert("RGB")) for row in rows])
     small = F.adaptive_avg_pool2d(torch.from_numpy(pixels).permute(0, 3, 1, 2).float(), 16).round()
-    return small / 127.5 - 1, torch.tensor([row["label"] for row in rows])
+    return small.byte(), torch.tensor([row["label"] for row in rows])
 
 
-def unseen_images(zoo: Path, data: Path) -> tuple[Tensor, Tensor]:
-    """The 848 training images that no run has seen, then the 10,000 test images, with labels."""
+def read_images(zoo: Path, data: Path, num_images: int | None) -> dict[str, Any]:
+    """Members of all runs in their order, images that no run has seen with labels, and noise levels."""
     train, train_labels = read_split(data, "train")
     test, test_labels = read_split(data, "test")
-    rows = torch.from_numpy(np.load(zoo / "order.npy"))[-NUM_UNSEEN:]
-    return torch.cat([train[rows], test]), torch.cat([train_labels[rows], test_labels])
+    order = torch.from_numpy(np.load(zoo / "order.npy"))
+    images = torch.cat([train[order[-NUM_UNSEEN:]], test])
+    labels = torch.cat([train_labels[order[-NUM_UNSEEN:]], test_labels])
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:num_images]
+    sigmas = paper_sigmas(float((images[chosen].float() / 127.5).std()))
+    return {"members": train[order[:-NUM_UNSEEN]], "images": images[chosen], "labels": labels[chosen], "sigmas": sigmas}
 
 
-def features(denoiser: EDMDenoiser, images: Tensor, sigmas: Tensor, *, batch: int = 48) -> dict[str, Tensor]:
-    """{layer: (K, N, D)} half precision, of noised images; float32 forwards (bf16 is slower where a CPU lacks it)."""
-    kept: dict[str, list[Tensor]] = {layer: [] for layer in LAYERS}
-    with torch.no_grad():
-        for rows, noised, sigma in _noised(images, sigmas, batch):
-            with capture(find_layers(denoiser.network, LAYERS)) as captured:
-                found = captured.run(partial(denoiser, noised, sigma))
-            for layer, feature in found.items():
-                kept[layer].append(feature.view(len(sigmas), rows, -1).half())
-    return {layer: torch.cat(parts, 1) for layer, parts in kept.items()}
+@torch.no_grad()
+def features(denoiser: EDMDenoiser, images: Tensor, sigmas: Tensor) -> dict[str, Tensor]:
+    """{layer: (K, N, D)} features of noised images, in half precision; the forwards are in float32."""
+    run = Pass(images, torch.arange(len(images)))
+    with capture(find_layers(denoiser.network, LAYERS[-1], LAYERS[:-1])) as captured:
+        parts = [batch.features for batch in forward(denoiser, captured, run, sigmas=sigmas, seed=0, batch_size=432)]
+    return {layer: torch.cat([part[layer].half() for part in parts], 1) for layer in LAYERS}
 
 
-def _noised(images: Tensor, sigmas: Tensor, batch: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-    for start in range(0, len(images), batch):
-        clean = images[start : start + batch]
-        noise = unit_noise(range(start, start + len(clean)), clean.shape[1:], draw=0, seed=0)
-        noised = clean + sigmas.to(clean).view(-1, 1, 1, 1, 1) * noise
-        yield len(clean), noised.flatten(0, 1), sigmas.to(clean).repeat_interleave(len(clean))
+def first_seen(run: Sequence[dict], is_met: Callable[[dict], bool]) -> str:
+    """Thousands of images seen at the first checkpoint of a run whose row meets the condition."""
+    return next((f"{row['checkpoint'].images_seen // 1000}k" for row in run if is_met(row)), "never")
 
 
 def main() -> None:
@@ -133,20 +140,18 @@ def main() -> None:
     parser.add_argument("--zoo", type=Path, required=True, help="folder with index.json, order.npy and checkpoints")
     parser.add_argument("--data", type=Path, required=True, help="folder with train.parquet and test.parquet")
     parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), metavar=("I", "N"), help="the I-th of N parts")
-    parser.add_argument("--num-images", type=int, help="of those that no run has seen, drawn at random (default: all)")
+    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), metavar=("I", "N"), help="part I of N, from 0")
+    parser.add_argument("--num-images", type=int, help="unseen images, drawn at random (default: all)")
     args = parser.parse_args()
     args.cache.mkdir(parents=True, exist_ok=True)
-    images, labels = unseen_images(args.zoo, args.data)
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[: args.num_images]
-    images, labels = images[chosen], labels[chosen]
-    sigmas = paper_sigmas(float(images.std()))
-    torch.save({"labels": labels, "sigmas": sigmas, "std": float(images.std())}, args.cache / "images.pt")
+    stored = read_images(args.zoo, args.data, args.num_images)
+    torch.save(stored, args.cache / "images.pt")
     part, num_parts = args.part
-    for checkpoint in checkpoints(args.zoo)[part::num_parts]:
+    for checkpoint in [checkpoint for run in zoo_runs(args.zoo) for checkpoint in run][part::num_parts]:
         path = args.cache / f"{checkpoint.path.stem}.pt"
         if not path.exists():
-            torch.save(features(load_denoiser(checkpoint), images, sigmas), path)
+            images = stored["images"].float() / 127.5 - 1
+            torch.save(features(load_denoiser(checkpoint), images, stored["sigmas"]), path)
             print(path.stem, flush=True)
 
 

@@ -1,18 +1,17 @@
-"""Draws the figures of theory.md: `python docs/figures.py`, about a minute."""
+"""Draw the figures of theory.md: `python docs/figures.py`, about a minute."""
 
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from molrg_snr import class_rates, closed_form_snr, measure_class_snr
+from posterior import PosteriorMean
 
 from unimodal_monitor.denoisers.memorizer import Memorizer
-from unimodal_monitor.report.plot import ACCENT, INK, MUTED
+from unimodal_monitor.report.style import ACCENT, AMBER, GREEN, INK, MUTED, new_figure
 from unimodal_monitor.theory.molrg import MoLRG
-from unimodal_monitor.theory.molrg_snr import class_rates, closed_form_snr, measure_class_snr
-from unimodal_monitor.theory.posterior import PosteriorMean
 
 FOLDER = Path(__file__).parent / "figures"
-GREEN, AMBER = "#15803d", "#b45309"
 FINE, COARSE = torch.logspace(-2, 0.5, 200), torch.logspace(-2, 0.5, 21)
 DATA = MoLRG(num_classes=2, rank=5, delta=0.2)
 SEPARATED = MoLRG(num_classes=2, rank=5, delta=0.2, mean_distance=3.0)
@@ -21,12 +20,12 @@ TICKS = (1, 2, 5, 10, 20, 50, 100)
 
 
 def draw_why() -> Figure:
-    """The two rates, and the ratio that they make."""
-    figure = Figure(figsize=(9.5, 3.9), layout="constrained")
+    """The two rates, and the class SNR that results."""
+    figure = new_figure(9.5, 3.9)
     left, right = figure.subplots(1, 2)
     rates = class_rates(DATA, FINE)
     left.plot(FINE, rates.denoising, color=GREEN, linewidth=2)
-    left.set(yscale="log", ylabel="denoising rate  $\\sigma^2/\\delta^2$", title="What noise gives, what noise takes")
+    left.set(yscale="log", ylabel="denoising rate  $\\sigma^2/\\delta^2$", title="Two effects of noise")
     left.yaxis.label.set_color(GREEN)
     twin = left.twinx()
     twin.plot(FINE, rates.confidence, color=AMBER, linewidth=2)
@@ -49,7 +48,7 @@ def draw_why() -> Figure:
         linewidth=1.6,
         label="measured, ± 2 s.e.",
     )
-    right.set(yscale="log", ylabel="class SNR of the denoised sample", title="The hump that they make")
+    right.set(yscale="log", ylabel="class SNR of the denoised sample", title="The class SNR that results")
     right.set_yticks(TICKS, TICKS)
     right.legend(frameon=False, fontsize=8, loc="lower left")
     _dress(left, right)
@@ -57,8 +56,8 @@ def draw_why() -> Figure:
 
 
 def draw_shapes() -> Figure:
-    """Hump, lost, never."""
-    figure = Figure(figsize=(9.5, 3.9), layout="constrained")
+    """A unimodal class SNR, one that lost its peak, and one that never has a peak."""
+    figure = new_figure(9.5, 3.9)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     kept = measure_class_snr(PosteriorMean(DATA), DATA, COARSE, num=40_000)
     left.plot(COARSE, kept.mean, color=GREEN, linewidth=2, label="posterior mean: generalizes")
@@ -68,13 +67,13 @@ def draw_shapes() -> Figure:
         label = f"memorizer of {num:,} samples"
         left.plot(COARSE, lost.mean, color=ACCENT, linewidth=1.8, linestyle=style, label=label)
     left.set(
-        yscale="log", ylabel="class SNR of the denoised sample", title="Classes around one mean: hump, and hump lost"
+        yscale="log", ylabel="class SNR of the denoised sample", title="Classes around one mean: peak, and peak lost"
     )
     left.set_yticks(TICKS[:-1], TICKS[:-1])
     left.legend(frameon=False, fontsize=8, loc="lower left")
     never = measure_class_snr(PosteriorMean(SEPARATED), SEPARATED, COARSE, num=40_000)
     right.plot(COARSE, never.mean, color=GREEN, linewidth=2, label="posterior mean: generalizes")
-    right.set(ylabel="class SNR", title="Separated classes: never a hump", ylim=(0, None))
+    right.set(ylabel="class SNR", title="Separated classes: never a peak", ylim=(0, None))
     right.legend(frameon=False, fontsize=8, loc="lower left")
     _dress(left, right)
     return figure

@@ -5,12 +5,12 @@
     python examples/cifar10_lightning.py --data data/cifar10 --num-images 256 --on-alarm stop --logger wandb
 
 `--data` holds `train*.parquet` and `test*.parquet` (Hugging Face's `uoft-cs/cifar10`), or `train/CLASS/*.png` and
-`test/CLASS/*.png`. On two CPU cores a million images take about half an hour, and the checks come on top.
+`test/CLASS/*.png`. On two CPU cores a million images take about half an hour, without the checks.
 
-With 256 images (first command) the curve rises to an interior peak by 40,000 images seen; by 100,000 the rise is lost,
-and at 120,000 the alarm is raised. With 16,384 (second) it rises by 60,000 and stays. The third trains on the epsilon
-loss of a `DDPMScheduler` and ends when the alarm is raised, if it is. Tables and figures are in `examples/README.md`.
-Checks, figures and a profile lie beside the logs under `--out`.
+With 256 images (first command) the curve has an interior peak at 40,000 images seen and has lost it by 100,000; the
+alarm is raised. With 16,384 (second) it has one from 60,000 on. The third trains on the epsilon loss of a
+`DDPMScheduler` and stops when the alarm is raised. Tables and figures are in `examples/README.md`. Checks and figures
+are written to the folder `unimodal` beside the logs under `--out`, and a profile to `--out`.
 """
 
 import argparse
@@ -66,7 +66,7 @@ class EDMPrecond(nn.Module):
 
 
 class Diffusion(pl.LightningModule):
-    """The optimizer and the EMA, the same for both losses."""
+    """Optimizer and EMA, the same for both losses."""
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         loss = self.loss(batch[0])
@@ -119,7 +119,7 @@ class EDM(Diffusion):
 
 
 def read_files(data: Path, split: str) -> tuple[list, list[int]]:
-    """Encoded images, as paths or open buffers, and their labels."""
+    """Paths or open buffers of encoded images, and their labels."""
     if shards := sorted(data.glob(f"{split}*.parquet")):
         rows = [row for shard in shards for row in pq.read_table(shard).to_pylist()]
         column = "img" if "img" in rows[0] else "image"
@@ -132,7 +132,7 @@ def read_files(data: Path, split: str) -> tuple[list, list[int]]:
 
 
 def load_images(data: Path, split: str, *, size: int, num_images: int | None = None, seed: int = 0) -> TensorDataset:
-    """Exact area means in [-1, 1] (Image.resize rounds twice, upwards) of `num_images` by `seed`, None for all."""
+    """Area means in [-1, 1] of `num_images` drawn by `seed`, None for all; `Image.resize` would round twice."""
     files, labels = read_files(data, split)
     chosen = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed))[:num_images]
     pixels = [torch.from_numpy(np.array(Image.open(files[i]).convert("RGB"))).permute(2, 0, 1) for i in chosen]
@@ -160,12 +160,13 @@ def parse_args() -> argparse.Namespace:
     add("--data", type=Path, required=True)
     add("--precond", choices=["ddpm", "edm"], default="ddpm")
     add("--size", type=int, default=16, help="pixels a side, by area averaging")
-    add("--num-images", type=int, help="train on so many, drawn by --seed (default: all)")
+    add("--num-images", type=int, help="training images, drawn by --seed (default: all)")
     add("--images-seen", type=int, default=300_000, help="length of the run")
     add("--batch-size", type=int, default=64)
     add("--checks-every", type=int, default=20_000, help="images seen between two checks")
-    add("--check-batch", type=int, default=256, help="images per forward of a check")
+    add("--check-batch", type=int, default=256, help="inputs of one forward of a check, all levels together")
     add("--num-probe", type=int, default=7_000, help="held-out images, to fit and to score the probe")
+    add("--layer", help="dotted name of the judged layer (default: the second stage of the decoder)")
     add("--probe", choices=list(PROBES), default="ridge")
     add("--on-alarm", choices=["warn", "stop"], default="warn")
     add("--precision", default="bf16-mixed")
@@ -183,7 +184,7 @@ def main() -> None:
     torch.set_float32_matmul_precision("high")
     train = load_images(args.data, "train", size=args.size, num_images=args.num_images, seed=args.seed)
     test = load_images(args.data, "test", size=args.size)
-    # Permutations of the images one after another, one epoch for the whole run; a batch is one look-up.
+    # One epoch for the whole run: permutations of the images one after another; a batch is one indexing operation.
     order = RandomSampler(train, num_samples=args.images_seen)
     loader = DataLoader(train, sampler=BatchSampler(order, args.batch_size, drop_last=True), batch_size=None)
     images = ProbeSet.from_datasets(
@@ -191,7 +192,12 @@ def main() -> None:
     )
     every = max(1, args.checks_every // args.batch_size)
     monitor = UnimodalMonitor(
-        images, every_n_steps=every, on_alarm=args.on_alarm, probe=PROBES[args.probe](), batch_size=args.check_batch
+        images,
+        every_n_train_steps=every,
+        on_alarm=args.on_alarm,
+        layer=args.layer,
+        probe=PROBES[args.probe](),
+        batch_size=args.check_batch,
     )
     trainer = build_trainer(args, monitor)
     trainer.fit(EDM(args.size) if args.precond == "edm" else DDPM(args.size), loader)

@@ -11,23 +11,18 @@ from unimodal_monitor.denoisers import Denoiser
 
 diffusers: Any = pytest.importorskip("diffusers")
 
-IMAGES = torch.zeros(2, 3, 8, 8)
-SIGMAS = torch.tensor([0.1, 1.0])
+SMALL = {"sample_size": 8, "block_out_channels": (8,), "layers_per_block": 1, "norm_num_groups": 4}
 
 
 def unet(**kwargs) -> nn.Module:
-    return diffusers.UNet2DModel(
-        sample_size=8, in_channels=3, out_channels=3, block_out_channels=(8,), layers_per_block=1, norm_num_groups=4,
-        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), add_attention=False, **kwargs,
-    ).eval()  # fmt: skip
+    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "add_attention": False}
+    return diffusers.UNet2DModel(**SMALL, **blocks, **kwargs).eval()
 
 
 def text_unet() -> nn.Module:
-    return diffusers.UNet2DConditionModel(
-        sample_size=8, in_channels=3, out_channels=3, block_out_channels=(8,), layers_per_block=1, norm_num_groups=4,
-        down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",), cross_attention_dim=6,
-        attention_head_dim=4,
-    ).eval()  # fmt: skip
+    blocks = {"down_block_types": ("CrossAttnDownBlock2D",), "up_block_types": ("CrossAttnUpBlock2D",)}
+    attention = {"cross_attention_dim": 6, "attention_head_dim": 4}
+    return diffusers.UNet2DConditionModel(**SMALL, **blocks, **attention, in_channels=3, out_channels=3).eval()
 
 
 def dit() -> nn.Module:
@@ -50,19 +45,14 @@ class Precond(nn.Module):
         return x / (1 + sigma.reshape(-1, 1, 1, 1) ** 2)
 
 
-class LabelEmbedder(nn.Module):
-    """The interface of DiT's."""
-
-    def __init__(self, num_classes: int, dropout: float) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.embedding_table = nn.Embedding(num_classes + (dropout > 0), 4)
-
-
 class SiT(nn.Module):
+    """With the interface of DiT's label embedder."""
+
     def __init__(self, dropout: float = 0.1) -> None:
         super().__init__()
-        self.y_embedder = LabelEmbedder(10, dropout)
+        self.y_embedder = nn.Module()
+        self.y_embedder.num_classes = 10
+        self.y_embedder.embedding_table = nn.Embedding(10 + (dropout > 0), 4)
 
     def forward(self, x, t, y):
         return x * y.reshape(-1, 1, 1, 1)
@@ -92,8 +82,8 @@ def scheduler(name: str = "DDPM", **kwargs: Any) -> Any:
 
 @torch.no_grad()
 def denoised(denoiser: Denoiser) -> Tensor:
-    """A forward of the whole denoiser, whose result is at least of the right shape and finite."""
-    result = denoiser(IMAGES, SIGMAS)
-    assert result.shape == IMAGES.shape
+    """The result of a forward, which has the right shape and is finite."""
+    result = denoiser(torch.zeros(2, 3, 8, 8), torch.tensor([0.1, 1.0]))
+    assert result.shape == (2, 3, 8, 8)
     assert result.isfinite().all()
     return result

@@ -2,9 +2,14 @@
 
 from functools import cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.datasets import load_digits
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
+
+from unimodal_monitor.probes.base import Probe
 
 SIGMAS = (0.05, 0.5, 1.5)
 NUM_FIT = 600
@@ -25,3 +30,21 @@ def digit_features() -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         maps = [convolution(images + sigma * noise).relu() for sigma in SIGMAS]
     return torch.stack([nn.functional.avg_pool2d(m, 4).flatten(1) for m in maps]), torch.from_numpy(digits.target)
+
+
+def standardised(level: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Features of a level to fit on and to score, standardised by scikit-learn."""
+    x = digit_features()[0][level].double().numpy()
+    scaler = StandardScaler().fit(x[:NUM_FIT])
+    return scaler.transform(x[:NUM_FIT]), scaler.transform(x[NUM_FIT:])
+
+
+def digit_scores(probe: Probe) -> tuple[Tensor, Tensor]:
+    """(3, M, 10) scores and the (3, M) score of the digits that the probe is not fitted on."""
+    x, y = digit_features()
+    collector = probe.collector(*x.shape[::2], 10)
+    for rows in torch.arange(NUM_FIT).split(100):
+        collector.update(x[:, rows], y[rows])
+    classifier = probe.fit(collector)
+    scores = classifier.scores(x[:, NUM_FIT:])
+    return scores, probe.score(scores, y[NUM_FIT:], classifier.prior_C)

@@ -1,134 +1,105 @@
-"""The clock of the checks, with a clock that is moved by hand."""
+"""When a check is due and when it can be afforded, with a clock that is moved by hand."""
 
 import pytest
 
-from unimodal_monitor.budget import REPORT, Budget
+from unimodal_monitor.budget import Budget
 
 
 class Clock:
-    """Seconds that pass when told to."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
+    now = 100.0
 
     def __call__(self) -> float:
         return self.now
 
 
-@pytest.fixture
-def clock():
-    return Clock()
+def budget_of(max_overhead, every_n_train_steps=20):
+    return Budget(every_n_train_steps, max_overhead, clock=Clock())
 
 
-def look(budget, clock, kind, seconds):
-    with budget.spending(kind):
-        clock.now += seconds
+def spend(budget, seconds, **kind):
+    with budget.spending(**kind):
+        budget.clock.now += seconds
 
 
-def overheads_of_a_run(budget, clock, looks, *, step_s=0.3, every=20):
-    """Overheads after each of the looks, which are made as soon as the budget allows it when it is asked."""
-    found = []
-    for number, (kinds, seconds) in enumerate(looks):
-        while not budget.allows(*kinds):
-            clock.now += every * step_s
-        for kind, taken in zip(kinds, seconds, strict=False):
-            look(budget, clock, kind, taken * (1.05 if number % 2 else 1.0))
-        found.append(budget.overhead)
-    return found
+@pytest.mark.parametrize("every", [1, 7, 100])
+@pytest.mark.parametrize("stride", [1, 3, 250])
+def test_a_check_is_due_where_the_training_passes_a_multiple_of_the_interval(every, stride):
+    """The trainer may count several steps at a time; each multiple is checked once."""
+    budget, due = Budget(every, None), []
+    steps = range(0, 1000, stride)
+    for step in steps:
+        due += [step] * sum(budget.is_due(step) for _ in range(2))
+    passed = [step for step in steps if any(n % every == 0 for n in range(max(0, step - stride + 1), step + 1))]
+    assert due == passed
+
+
+def test_a_resumed_run_waits_for_the_next_multiple_and_one_without_an_interval_asks_every_few_steps():
+    assert 0 < sum(map(budget_of(None, None).is_due, range(100))) < 10
+    budget = Budget(100, None)
+    budget.last_step = 250
+    assert [step for step in range(250, 501) if budget.is_due(step)] == [300, 400, 500]
 
 
 @pytest.mark.parametrize("max_overhead", [0.01, 0.2])
-def test_twenty_looks_take_the_budget_and_no_more(clock, max_overhead):
-    """At or below it after every look but the first, which has no training to be compared with; at the end near it."""
-    budget = Budget(max_overhead, clock=clock)
-    first, *later = overheads_of_a_run(budget, clock, 20 * [(["check"], [7.0])])
+@pytest.mark.parametrize("report", [0.0, 2.0])
+def test_twenty_checks_take_the_share_and_no_more(max_overhead, report):
+    """At or below it after every check but the first, which has no training before it; at the end near it."""
+    budget, overheads = budget_of(max_overhead), []
+    for number in range(20):
+        while not budget.can_afford():
+            budget.clock.now += 0.3
+        spend(budget, 7.0 * (1.05 if number % 2 else 1.0))
+        spend(budget, report, is_report=True)
+        overheads.append(budget.overhead)
+    first, *later = overheads
     assert first is None
     assert max(later) <= max_overhead
     assert later[-1] >= 0.8 * max_overhead
 
 
-@pytest.mark.parametrize("in_doubt", [False, True])
-def test_looks_of_two_kinds_share_the_budget(clock, in_doubt):
-    """There is always room for the check that follows a glance in doubt."""
-    budget = Budget(0.01, clock=clock)
-    glance = ["glance", "check"], [1.0, 8.0] if in_doubt else [1.0]
-    looks = 5 * [(["check"], [8.0]), *3 * [glance]]
-    later = overheads_of_a_run(budget, clock, looks)[1:]
-    assert max(later) <= 0.01
-    assert later[-1] >= 0.008
+def test_a_check_is_expected_to_take_a_tenth_more_than_the_last_one_and_its_report():
+    """After 1 s and 2 s the next one waits until 6.3 s are 1 % of the training."""
+    budget = budget_of(0.01)
+    spend(budget, 1.0)
+    spend(budget, 2.0, is_report=True)
+    budget.clock.now += 629.0
+    assert budget.overhead == 3 / 629
+    assert not budget.can_afford()
+    budget.clock.now += 2.0
+    assert budget.can_afford()
 
 
-def test_a_kind_not_seen_yet_is_taken_for_the_longest(clock):
-    """After a check of 8 s another look of any kind has to wait for 1,680 s of training at 1 %."""
-    budget = Budget(0.01, clock=clock)
-    look(budget, clock, "check", 8.0)
-    clock.now += 1600
-    assert not budget.allows("glance")
-    clock.now += 81
-    assert budget.allows("glance")
-
-
-def test_a_look_that_fails_is_paid_for(clock):
-    """Its seconds are no training."""
-    budget = Budget(0.01, clock=clock)
-    with pytest.raises(RuntimeError), budget.spending("check"):
-        clock.now += 5.0
-        raise RuntimeError
-    clock.now += 50.0
+def test_a_failed_check_is_paid_for_and_time_aside_is_neither_check_nor_training():
+    """An audit has a limit of its own."""
+    budget = budget_of(0.01)
+    with budget.aside():
+        budget.clock.now += 1000.0
+    for block in (budget.spending(), budget.aside()):
+        with pytest.raises(RuntimeError), block:
+            budget.clock.now += 5.0
+            raise RuntimeError
+    budget.clock.now += 50.0
     assert budget.overhead == pytest.approx(0.1)
 
 
-def test_without_a_limit_everything_is_allowed_and_still_measured(clock):
-    """The true share is logged all the same."""
-    budget = Budget(None, clock=clock)
-    look(budget, clock, "check", 5.0)
-    assert budget.allows("check")
-    clock.now += 10.0
-    assert budget.overhead == pytest.approx(0.5)
+@pytest.mark.parametrize(("every", "seconds", "can_afford"), [(20, 10, True), (None, 209, False), (None, 211, True)])
+def test_without_a_share_there_is_no_limit_with_an_interval_and_a_hundredth_without_one(every, seconds, can_afford):
+    budget = budget_of(None, every)
+    spend(budget, 1.0)
+    budget.clock.now += seconds
+    assert budget.can_afford() is can_afford
+    assert budget.overhead == pytest.approx(1 / seconds)
 
 
-@pytest.mark.parametrize("max_overhead", [0.0, -0.1, float("nan")])
-def test_a_share_that_is_not_positive_is_refused(max_overhead):
-    """The error says what came."""
-    with pytest.raises(ValueError, match=f"max_overhead = {max_overhead}"):
-        Budget(max_overhead)
-
-
-def test_reports_are_paid_for_and_expected_again(clock):
-    """After a check of 1 s and figures of 2 s the next one waits until 6.3 s are 1 % of the training."""
-    budget = Budget(0.01, clock=clock)
-    look(budget, clock, "check", 1.0)
-    look(budget, clock, REPORT, 2.0)
-    clock.now += 629.0
-    assert budget.overhead == 3 / 629
-    assert not budget.allows("check")
-    clock.now += 2.0
-    assert budget.allows("check")
-
-
-def test_a_report_is_no_measure_of_a_look_and_is_not_forgotten(clock):
-    """Figures of 10 s: a first glance is expected to take as long as a check of 1 s, and figures follow it."""
-    budget = Budget(0.01, clock=clock)
-    look(budget, clock, "check", 1.0)
-    look(budget, clock, REPORT, 10.0)
-    clock.now += 2300.0
-    assert not budget.allows("glance")
-    clock.now += 11.0
-    assert budget.allows("glance")
-    look(budget, clock, "glance", 0.1)
-    assert not budget.allows("check")
-
-
-def test_time_aside_is_neither_looks_nor_training(clock):
-    """An audit has a budget of its own, and a failed one counts as little."""
-    budget = Budget(0.01, clock=clock)
-    with budget.aside():
-        clock.now += 1000.0
-    look(budget, clock, "check", 1.0)
-    clock.now += 50.0
-    before = budget.overhead
-    with pytest.raises(RuntimeError), budget.aside():
-        clock.now += 1000.0
-        raise RuntimeError
-    assert budget.overhead == before == 1 / 50
-    assert not budget.allows("check")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, None), "every_n_train_steps = 0"),
+        ((None, 0.0), "max_overhead = 0.0"),
+        ((10, -0.1), "max_overhead = -0.1"),
+        ((10, float("nan")), "max_overhead = nan"),
+    ],
+)
+def test_an_argument_that_is_not_positive_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Budget(*arguments)

@@ -7,9 +7,14 @@ import torch
 from tiny_job import TinyDenoiser, blobs, tiny_probe_set
 from torch._dynamo.testing import CompileCounter
 
-from unimodal_monitor import EDMDenoiser, Monitor, Network
+from unimodal_monitor import EDMDenoiser, Monitor
 
 LAYERS = ["blocks.0", "blocks.1"]
+
+
+def tiny_monitor(network, **options):
+    extra, layer = LAYERS
+    return Monitor(EDMDenoiser(network), tiny_probe_set(), layer=layer, extra_layers=[extra], reporters=(), **options)
 
 
 def train(model, steps=2):
@@ -44,7 +49,7 @@ def test_a_compiled_network_fires_its_hooks_and_is_not_compiled_again(in_place):
     """At every check, before and after training steps; the check itself runs eagerly and compiles nothing."""
     counter = CompileCounter()
     network, model = compiled(in_place=in_place, counter=counter)
-    monitor = Monitor(EDMDenoiser(Network(model)), tiny_probe_set(), layers=LAYERS, full_every=1)
+    monitor = tiny_monitor(model)
     monitor.check(0)
     assert counter.frame_count == 0
     train(model)
@@ -55,7 +60,7 @@ def test_a_compiled_network_fires_its_hooks_and_is_not_compiled_again(in_place):
         assert [curve.layer for curve in check.curves] == LAYERS
         train(model)
     assert counter.frame_count == frames
-    eager = Monitor(EDMDenoiser(Network(network)), tiny_probe_set(), layers=LAYERS, full_every=1)
+    eager = tiny_monitor(network)
     network._compiled_call_impl = None
     assert eager.check(30).curve.score.mean == pytest.approx(monitor.check(30).curve.score.mean, abs=1e-6)
 
@@ -65,11 +70,10 @@ def test_a_check_runs_in_the_trainers_precision():
     torch.manual_seed(0)
     network, seen = TinyDenoiser(), set()
     network.blocks[0][0].register_forward_hook(lambda module, args, output: seen.add(output.dtype))
-    monitor = Monitor(EDMDenoiser(Network(network)), tiny_probe_set(), layers=LAYERS, full_every=1)
-    exact = monitor.check(0)
+    exact = tiny_monitor(network).check(0)
     assert seen == {torch.float32}
     seen.clear()
-    rounded = monitor.check(1, precision=partial(torch.autocast, "cpu", torch.bfloat16))
+    rounded = tiny_monitor(network, precision=partial(torch.autocast, "cpu", torch.bfloat16)).check(1)
     assert seen == {torch.bfloat16}
     assert rounded.curve.score.mean == pytest.approx(exact.curve.score.mean, abs=0.02)
     assert not torch.is_autocast_enabled("cpu")

@@ -1,28 +1,10 @@
-"""The demo's data and its story."""
+"""The command line, and the demo's story."""
 
 import pytest
-import torch
 
+import unimodal_monitor
 from unimodal_monitor import AlarmState
 from unimodal_monitor.cli import main
-from unimodal_monitor.theory.molrg import MoLRG
-
-
-def test_a_class_varies_in_its_own_subspace():
-    """Standard deviation 1 in its directions, delta in the others'."""
-    data = MoLRG()
-    samples, labels = data.sample(20_000, seed=1)
-    coefficients = samples[labels == 1] @ data.basis()
-    expected = torch.tensor([0.3] * 5 + [1.0] * 5 + [0.3] * 5)
-    torch.testing.assert_close(coefficients.std(0), expected, rtol=0.05, atol=0)
-    assert samples.std().item() == pytest.approx(data.std, rel=0.02)
-
-
-def test_samples_are_a_function_of_the_seed():
-    """Members and held-out samples come from other seeds."""
-    data = MoLRG()
-    assert torch.equal(data.sample(5, seed=3)[0], data.sample(5, seed=3)[0])
-    assert not torch.equal(data.sample(5, seed=3)[0], data.sample(5, seed=4)[0])
 
 
 def test_an_unknown_command_is_told(capsys):
@@ -30,6 +12,13 @@ def test_an_unknown_command_is_told(capsys):
     with pytest.raises(SystemExit):
         main(["dance"])
     assert "demo" in capsys.readouterr().err
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    """And nothing else is loaded for it."""
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert unimodal_monitor.__version__ in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -1,49 +1,78 @@
-"""Budget: which share of the training's time the checks have taken, and whether another one fits in."""
+"""Budget: at which steps a check is due, and whether another one keeps to its share of the training's time."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-MARGIN = 1.1
-"""Times the last look's seconds are set aside for the next one: no two take the same."""
-REPORT = "report"
-"""What follows a check: figures, files and loggers."""
+ASK_EVERY_N_STEPS = 20  # steps after which the budget is asked again, where no interval was given
+MAX_OVERHEAD = 0.01
+MARGIN = 1.1  # factor on the last check's seconds to estimate those of the next one
 
 
 class Budget:
-    """A clock for the checks of one run; what is outside them counts as training.
+    """Interval of the checks, and a clock: what is outside the checks counts as training.
 
     Args:
-        max_overhead: seconds of checks per second of training, such as 0.01; None for no limit.
-        clock: seconds.
+        every_n_train_steps: Optimizer steps between checks; None for as often as `max_overhead` allows.
+        max_overhead: Seconds of checks per second of training that are not exceeded; None for no limit where
+            there is an interval, and else for 0.01.
+        clock: Gives the time in seconds.
 
     Raises:
-        ValueError: if `max_overhead` is not positive.
+        ValueError: If an argument is not positive.
     """
 
-    def __init__(self, max_overhead: float | None, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        every_n_train_steps: int | None,
+        max_overhead: float | None,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        if every_n_train_steps is not None and every_n_train_steps < 1:
+            raise ValueError(f"every_n_train_steps = {every_n_train_steps}; it is a number of optimizer steps, from 1")
         if max_overhead is not None and not max_overhead > 0:
             raise ValueError(f"max_overhead = {max_overhead}; it is a share of the training's time, such as 0.01")
-        self.max_overhead = max_overhead
+        self.every_n_train_steps = every_n_train_steps or ASK_EVERY_N_STEPS
+        self.max_overhead = MAX_OVERHEAD if max_overhead is None and every_n_train_steps is None else max_overhead
         self.clock = clock
+        self.last_step: int | None = None
         self._start: float | None = None
-        self._spent = self._aside = 0.0
-        self._last: dict[str, float] = {}
+        self._spent = self._aside = self._check = self._report = 0.0
+
+    def is_due(self, step: int) -> bool:
+        """Whether the training has passed another multiple of the interval; true at the first call."""
+        every, last = self.every_n_train_steps, self.last_step
+        if last is not None and step // every <= last // every:
+            return False
+        self.last_step = step
+        return True
+
+    def can_afford(self) -> bool:
+        """Whether the share stays within the limit if a check follows that takes about as long as the last one."""
+        if self.max_overhead is None or not self._check:
+            return True
+        expected = MARGIN * (self._check + self._report)
+        return self._spent + expected <= self.max_overhead * self._training()
 
     @contextmanager
-    def spending(self, kind: str) -> Iterator[None]:
-        """The time within the block is that of a look of this kind, or of a report; the first one starts the clock."""
+    def spending(self, *, is_report: bool = False) -> Iterator[None]:
+        """The time within the block belongs to a check, or to its report; the first one starts the clock."""
         start = self.clock()
         self._start = start if self._start is None else self._start
         try:
             yield
         finally:
-            self._last[kind] = self.clock() - start
-            self._spent += self._last[kind]
+            seconds = self.clock() - start
+            self._spent += seconds
+            if is_report:
+                self._report = seconds
+            else:
+                self._check = seconds
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """The time within the block counts neither as looks nor as training."""
+        """The time within the block counts neither as checks nor as training."""
         start = self.clock()
         try:
             yield
@@ -53,20 +82,9 @@ class Budget:
 
     @property
     def overhead(self) -> float | None:
-        """Seconds of looks per second of training so far; None before any training."""
+        """Seconds of checks per second of training so far; None before any training."""
         training = self._training()
         return self._spent / training if training > 0 else None
-
-    def allows(self, *kinds: str) -> bool:
-        """Whether the share stays within the limit if looks of these kinds follow, each about as long as the last one.
-
-        A kind that was not seen yet is taken for the longest of the others; a report follows where one did before.
-        """
-        if self.max_overhead is None or not self._last:
-            return True
-        longest = max((seconds for kind, seconds in self._last.items() if kind != REPORT), default=0.0)
-        expected = MARGIN * (sum(self._last.get(kind, longest) for kind in kinds) + self._last.get(REPORT, 0.0))
-        return self._spent + expected <= self.max_overhead * self._training()
 
     def _training(self) -> float:
         return 0.0 if self._start is None else self.clock() - self._start - self._spent - self._aside

@@ -1,32 +1,46 @@
-"""Check: all that one look at the network has found."""
+"""Check: the record of one measurement of the network. The only record that is saved."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from unimodal_monitor.alarm.alarm import AlarmState
+import torch
+
+from unimodal_monitor.alarm.alarm import Alarm, AlarmMemory
+from unimodal_monitor.alarm.state import AlarmState
 from unimodal_monitor.copies.audit import Audit
-from unimodal_monitor.stats.estimate import Curve, Outcomes
-from unimodal_monitor.stats.verdict import Verdict
+from unimodal_monitor.signals.measured import Measured, Signal
+from unimodal_monitor.stats.estimate import Curve, Estimate
+from unimodal_monitor.stats.verdict import Verdict, judge
+
+SCHEMA = 1  # version of the saved record; another one is refused
 
 
 @dataclass(frozen=True)
 class Check:
     """What was found at one step of the training.
 
+    >>> from unimodal_monitor import Monitor
+    >>> check = Monitor(net, probe_set, layer="blocks.1", reporters=()).check(0)
+    >>> check.state.value, [signal.name for signal in check.signals]
+    ('warming up', ['normalized_gap', 'denoising_gap', 'invariance', 'spread_auc'])
+    >>> Check.from_dict(check.to_dict()) == check
+    True
+
     Args:
-        step: of the optimizer, as the training counts.
-        curves: one for each layer, in the order of the layers; the last is the one that was judged.
-        verdict: on the last curve.
-        state: of the alarm after this check.
-        evidence: the alarm's state in one sentence.
-        weights: "ema" or "raw": which weights were looked at.
-        seconds: that the check took.
-        num_forwards: inputs that went through the network.
-        overhead: seconds of checks per second of training so far in this session; None before any training.
-        testimony: what the other witnesses say, as primitives; see `Testimony.to_dict`.
-        audit: of the network's samples, where one was made.
-        outcomes: image by image, by layer; not part of the record, kept in memory for the last check only.
+        step: Optimizer step, as the training counts.
+        curves: A curve for each layer; the last one was judged.
+        verdict: Shape of the judged curve.
+        state: State of the alarm after this check.
+        evidence: Evidence for the state in one sentence.
+        weights: Which weights were measured, "ema" or "raw".
+        seconds: Duration of the check.
+        num_forwards: Inputs that went through the network.
+        overhead: Seconds of checks per second of training so far in this session; None before any training.
+        signals: Estimates of all other signals.
+        missing: Reasons why a signal was not measured, by name.
+        audit: Copies among the network's samples, where they were counted.
+        measured: Per-image numbers; not saved, and kept in memory for the last check only.
     """
 
     step: int
@@ -34,22 +48,28 @@ class Check:
     verdict: Verdict
     state: AlarmState
     evidence: str
-    weights: str
-    seconds: float
+    weights: str = "raw"
+    seconds: float = 0.0
     num_forwards: int = 0
     overhead: float | None = None
-    testimony: Mapping[str, Any] = field(default_factory=dict)
+    signals: tuple[Estimate, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
     audit: Audit | None = None
-    outcomes: Mapping[str, Outcomes] = field(default_factory=dict, compare=False, repr=False)
+    measured: Measured | None = field(default=None, compare=False, repr=False)
 
     @property
     def curve(self) -> Curve:
         """The curve that was judged."""
         return self.curves[-1]
 
+    def signal(self, name: str) -> Estimate | None:
+        """The estimate of this name; None where it was not measured."""
+        return next((estimate for estimate in self.signals if estimate.name == name), None)
+
     def to_dict(self) -> dict[str, Any]:
         """Primitives only, for JSON and for checkpoints."""
         return {
+            "schema": SCHEMA,
             "step": self.step,
             "state": self.state.value,
             "evidence": self.evidence,
@@ -58,24 +78,65 @@ class Check:
             "seconds": self.seconds,
             "num_forwards": self.num_forwards,
             "overhead": self.overhead,
-            "testimony": dict(self.testimony),
+            "signals": [estimate.to_dict() for estimate in self.signals],
+            "missing": dict(self.missing),
             "audit": None if self.audit is None else self.audit.to_dict(),
             "curves": [curve.to_dict() for curve in self.curves],
         }
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Check":
-        """Inverse of `to_dict`."""
-        return cls(
-            step=record["step"],
-            curves=tuple(Curve.from_dict(curve) for curve in record["curves"]),
-            verdict=Verdict.from_dict(record["verdict"]),
-            state=AlarmState(record["state"]),
-            evidence=record["evidence"],
-            weights=record["weights"],
-            seconds=record["seconds"],
-            num_forwards=record.get("num_forwards", 0),
-            overhead=record.get("overhead"),
-            testimony=record.get("testimony", {}),
-            audit=None if record.get("audit") is None else Audit.from_dict(record["audit"]),
-        )
+        """Inverse of `to_dict`.
+
+        Raises:
+            ValueError: If the record has another schema version.
+        """
+        if (schema := record.get("schema")) != SCHEMA:
+            raise ValueError(f"the record has schema {schema}, this version of unimodal_monitor reads schema {SCHEMA}")
+        values = {
+            **record,
+            "curves": tuple(Curve.from_dict(curve) for curve in record["curves"]),
+            "verdict": Verdict.from_dict(record["verdict"]),
+            "state": AlarmState(record["state"]),
+            "signals": tuple(Estimate.from_dict(estimate) for estimate in record["signals"]),
+            "audit": None if record["audit"] is None else Audit.from_dict(record["audit"]),
+        }
+        return cls(**{name: value for name, value in values.items() if name != "schema"})
+
+
+def judge_check(
+    measured: Measured, signals: Sequence[Signal], alarm: Alarm, memory: AlarmMemory, *, step: int
+) -> tuple[Check, AlarmMemory]:
+    """What is made of a check's numbers, and what the alarm keeps; changes nothing.
+
+    A signal that fails is missing with its reason, and takes nothing else with it. The network of step 0 is untrained:
+    the alarm leaves it out.
+    """
+    curves = _curves_of(measured)
+    verdict, estimates, missing = judge(curves[-1]), [], dict(measured.missing)
+    for signal in signals:
+        try:
+            estimate = signal(measured)
+            if not isinstance(estimate, Estimate | None):
+                raise TypeError(f"a signal returns an Estimate or None, got {type(estimate).__name__}")
+            estimates.append(estimate)
+        except Exception as error:
+            missing[getattr(signal, "__name__", repr(signal))] = str(error) or repr(error)
+    found, evidence = memory, "no check of a trained network yet"
+    if step > 0:
+        found, evidence = alarm.update(memory, measured, verdict, step=step)
+    known = tuple(estimate for estimate in estimates if estimate is not None)
+    return Check(step, curves, verdict, found.state, evidence, signals=known, missing=missing, measured=measured), found
+
+
+def _curves_of(measured: Measured) -> tuple[Curve, ...]:
+    """A curve of each layer; without labels the one of the invariance."""
+    name, scores = measured.score_name, measured.score
+    if not scores:
+        name, scores = "invariance (1 - ICR)", {measured.layers[-1]: torch.from_numpy(measured.judged_score)}
+    sigmas, std, correct = measured.sigmas, measured.data_std, measured.correct
+    return tuple(
+        Curve.from_images(layer, sigmas, std, score_KN=scores[layer], score_name=name, correct_KN=correct.get(layer))
+        for layer in measured.layers
+        if layer in scores
+    )

@@ -3,15 +3,16 @@
 import argparse
 from collections.abc import Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
-SEEN_RISE = 0.04
-"""Of the curve's height: the size on CIFAR-10 with 256 members."""
+SEEN_RISE = 0.04  # of the curve's height: the size on CIFAR-10 with 256 members
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="unimodal-monitor", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('unimodal-monitor')}")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_demo(commands.add_parser("demo", help="train twice, on few images and on many, and watch the alarm"))
     _add_power(commands.add_parser("power", help="how large a rise a probe set of some size can show"))
@@ -58,7 +59,7 @@ def _describe_power(options: argparse.Namespace) -> str:
     num_fit = (needed - 1) // 2 if options.num_fit is None else options.num_fit
     origin = "assumed, as on CIFAR-10" if options.source is None else f"measured in {options.source}"
     rows = [
-        f"{row.rise:7.1%} {row.unimodal:19.0%} {row.established:18.0%} {row.lost:11.0%}"
+        f"{row.rise:7.1%} {row.unimodal:19.0%} {row.significant:18.0%} {row.lost:11.0%}"
         for row in power_table(num_images, plan)
     ]
     return "\n".join(
@@ -68,10 +69,10 @@ def _describe_power(options: argparse.Namespace) -> str:
             f"by {plan.spread_when_lost:.0%} once it is lost; its correlation between two checks is "
             f"{plan.correlation} (assumed).",
             "",
-            "   rise   verdict UNIMODAL   rise established   loss seen   (probability at one check in mid-run)",
+            "   rise   verdict UNIMODAL   rise significant   loss seen   (probability at one check in mid-run)",
             *rows,
             "",
-            f"One check establishes a rise of {smallest_rise(num_images, plan):.1%} with 80% probability; for one of "
+            f"One check finds a rise of {smallest_rise(num_images, plan):.1%} significant with 80% probability; for "
             f"{SEEN_RISE:.0%}, as on CIFAR-10 with 256 members, it takes {needed + num_fit:,} held-out images, "
             f"{num_fit:,} of them to fit the probe.",
         ]

@@ -9,54 +9,18 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, IterableDataset
 
 from unimodal_monitor.callback import UnimodalMonitor
 from unimodal_monitor.data.probe_set import ProbeSet
+from unimodal_monitor.theory.mlp import MLPDenoiser
 from unimodal_monitor.theory.molrg import MoLRG
 
 FEW, MANY = 300, 10_000
 STEPS, EVERY_N_STEPS, BATCH_SIZE = 4_000, 250, 512
 NUM_HELDOUT, NUM_FIT = 7_000, 3_000
-FULL_EVERY = 1
-"""Full checks alone: forwards are cheap here, and the figures show every check."""
-
-
-class Block(nn.Module):
-    """One residual step of the denoiser; its output is what the probe reads."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
-        """(N, width) of (N, width)."""
-        return hidden + self.down(silu(self.up(self.norm(hidden + embedding))))
-
-
-class MLPDenoiser(nn.Module):
-    """A residual MLP behind EDM's preconditioning: `net(noised, sigma) -> denoised`."""
-
-    def __init__(self, dim: int, data_std: float, *, width: int = 32, depth: int = 4) -> None:
-        super().__init__()
-        self.data_std = data_std
-        self.enter = nn.Linear(dim, width)
-        self.embed = nn.Sequential(nn.Linear(1, 32), nn.SiLU(), nn.Linear(32, width))
-        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
-        self.leave = nn.Linear(width, dim)
-        nn.init.zeros_(self.leave.weight)
-
-    def forward(self, noised: Tensor, sigma: Tensor) -> Tensor:
-        """Denoise (N, dim) at (N,) sigma."""
-        sigma, std = sigma.view(-1, 1), self.data_std
-        total = (sigma**2 + std**2).sqrt()
-        hidden, embedding = self.enter(noised / total), self.embed(sigma.log() / 4)
-        for block in self.blocks:
-            hidden = block(hidden, embedding)
-        return (std / total) ** 2 * noised + sigma * std / total * self.leave(silu(hidden))
 
 
 class MLPJob(pl.LightningModule):
@@ -73,7 +37,8 @@ class MLPJob(pl.LightningModule):
         sigma = (torch.randn(len(batch)) - 0.7).exp() * (std / 0.5)
         weight = (sigma**2 + std**2) / sigma**2
         error = (self.net(batch + sigma[:, None] * torch.randn_like(batch), sigma) - batch).square()
-        return (weight[:, None] * error).mean()
+        loss: Tensor = (weight[:, None] * error).mean()
+        return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then average."""
@@ -85,7 +50,7 @@ class MLPJob(pl.LightningModule):
         return torch.optim.AdamW(self.parameters(), lr=2e-3, weight_decay=0.0)
 
 
-class RandomBatches(IterableDataset):
+class RandomBatches(IterableDataset[Tensor]):
     """Batches drawn with replacement, without end."""
 
     def __init__(self, samples: Tensor) -> None:
@@ -107,12 +72,11 @@ def watch_training(num_members: int, folder: Path, *, seed: int) -> UnimodalMoni
     members, heldout = data.sample(num_members, seed=seed + 1), data.sample(NUM_HELDOUT, seed=seed + 2)
     monitor = UnimodalMonitor(
         ProbeSet.from_datasets(members, heldout, num_fit=NUM_FIT),
-        every_n_steps=EVERY_N_STEPS,
-        full_every=FULL_EVERY,
+        every_n_train_steps=EVERY_N_STEPS,
         on_alarm="stop",
-        layers=["blocks.1"],
+        layer="blocks.1",
         batch_size=9_000,
-        folder=folder,
+        dirpath=folder,
     )
     print(f"\n{num_members} members, at most {STEPS} steps")
     trainer = _quiet_trainer(monitor, folder)

@@ -1,320 +1,249 @@
-"""Monitor: the core for any training loop. `check(step)` looks at the network and says what it found."""
+"""Monitor: for any training loop. When to check, failing soft, the alarm, the copy audit, reporters, saved state."""
 
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from copy import deepcopy
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
-from unimodal_monitor.alarm.alarm import Alarm, AlarmState
-from unimodal_monitor.budget import REPORT, Budget
-from unimodal_monitor.check import Check
-from unimodal_monitor.copies.audit import Audit
-from unimodal_monitor.copies.draw import audit_copies
+from unimodal_monitor.alarm.alarm import Alarm, AlarmMemory
+from unimodal_monitor.budget import Budget
+from unimodal_monitor.check import Check, judge_check
+from unimodal_monitor.copies.audit import Audit, audit_copies
 from unimodal_monitor.data.probe_set import ProbeSet
-from unimodal_monitor.denoisers.base import Denoiser
-from unimodal_monitor.denoisers.network import holding_weights, weights_used
+from unimodal_monitor.denoisers.base import Denoiser, as_denoiser
 from unimodal_monitor.forward.distributed import Ranks
-from unimodal_monitor.forward.hooks import capture, find_layers
+from unimodal_monitor.forward.hooks import capture
 from unimodal_monitor.forward.isolation import leaving_no_trace
-from unimodal_monitor.forward.levels import reachable_levels, wanted_levels
-from unimodal_monitor.forwards import Forwards, Noising
-from unimodal_monitor.glance import Glance, Glances, glance_portion
-from unimodal_monitor.probes.base import Probe
-from unimodal_monitor.probes.ridge import RidgeProbe
-from unimodal_monitor.stats.verdict import judge
-from unimodal_monitor.survey import Survey
+from unimodal_monitor.forward.layers import find_layers
+from unimodal_monitor.forward.noise import noise_levels
+from unimodal_monitor.method import MIN_IMAGES, Go, Pass, forward, measure, plan_check
+from unimodal_monitor.probes.sklearn_probe import as_probe
+from unimodal_monitor.reaction import Reaction
+from unimodal_monitor.report.base import Figures, Reporter
+from unimodal_monitor.report.console import ConsoleReporter, progress_bar, warn
+from unimodal_monitor.report.figures import FigureReporter
+from unimodal_monitor.report.jsonl import JsonlReporter, unused_folder
+from unimodal_monitor.report.startup import startup_line
+from unimodal_monitor.resume import restore_state, save_state
+from unimodal_monitor.signals import DEFAULT_SIGNALS, Signal
 
-Precision = Callable[[], AbstractContextManager[Any]]
-Progress = Callable[[int], None]
+MAX_FAILURES = 3  # failed checks in a row after which no more are made
 
 
 class Monitor:
-    """Watches one network in training.
+    """Checks one network while it trains.
+
+    >>> monitor = Monitor(net, probe_set, every_n_train_steps=100, layer="blocks.1", reporters=())
+    >>> checks = [monitor.step(step) for step in range(201)]  # a training step of `net` goes before each
+    >>> [check.step for check in checks if check is not None]
+    [0, 100, 200]
 
     Args:
-        denoiser: the network behind the contract `denoiser(noised, sigma) -> denoised`.
-        probe_set: images and labels, the same for the whole run.
+        denoiser: `Denoiser`, or with `net` any callable `denoiser(noised, sigma) -> denoised`.
+        probe_set: Images and labels, the same for the whole run.
+        net: Module whose layers are hooked, where `denoiser` is a plain function.
+        every_n_train_steps: Optimizer steps between checks; None to check as often as `max_overhead` allows.
+        max_overhead: Seconds of checks per second of training that are not exceeded, such as 0.01: a check that does
+            not fit in is put off. None for no limit; 0.01 where `every_n_train_steps` is None as well.
+        on_alarm: "warn", "stop" (sets `should_stop`), or a function of the `Check`, when the alarm is raised.
+        copy_audit: When samples are compared with the members: "confirm" when the alarm is raised, a number n at
+            every n-th check, None never.
+        copy_audit_seconds: Seconds that an audit may take; fewer samples are then drawn.
         sigmas: (K,) levels in data units, ascending; None for the paper's nine, scaled by the data's standard
             deviation. Levels that the schedule cannot express are snapped or dropped.
-        layers: dotted names of the layers to probe, the one to judge last; None to choose.
-        probe: fitted for every layer and level; None for `RidgeProbe()`.
-        alarm: what to make of the checks in time; None for `Alarm()`, or `Alarm.without_labels()` where there are
-            none. It is copied: each monitor has its own.
-        num_draws: independent noises for each image.
-        seed: of the noise.
-        batch_size: inputs in one forward, all levels together.
-        noised_input: False shows the network clean images and only tells it the level.
-        full_every: at least one of so many looks is a full check, the others may be glances; 1 for full checks alone,
-            which see a loss sooner for the same forwards (benchmarks).
-        max_overhead: what `can_afford` allows, in seconds of checks per second of training, such as 0.01.
-        sharded: share the images over the ranks of torch.distributed; every rank then makes every call.
-        witnesses: hear the other witnesses at every check (gap, contamination, spikiness), for a sixth more
-            forwards. Without labels they are all there is.
+        layer: Dotted name of the layer that is judged; None to choose.
+        extra_layers: Dotted names of further layers to probe.
+        probe: Probe, or a scikit-learn classifier; None for `RidgeProbe()`.
+        signals: Functions of `Measured`; None for `DEFAULT_SIGNALS`. Empty leaves out the forwards that they need, and
+            with them the rules that need the gap.
+        alarm: What to make of the checks in time; None for `Alarm()`, or `Alarm.without_labels()` without labels.
+        batch_size: Inputs in one forward, all levels together.
+        seed: Seed of noise and augmentation.
+        precision: Gives the context of the denoiser's calls, such as autocast.
+        distributed: Share the images over the ranks of torch.distributed; every rank then makes every call.
+        dirpath: Folder for `checks.jsonl` and figures; None writes no files.
+        reporters: Where checks are shown; None for the console.
+        name: Prefix of scalars and messages.
 
     Raises:
-        ValueError: if labels are missing, a layer is unknown or silent, or too few levels are left.
+        ValueError: If an argument is out of range, labels are missing, a layer is unknown, or too few levels are left.
     """
 
     def __init__(
         self,
-        denoiser: Denoiser,
+        denoiser: Denoiser | Callable[[Tensor, Tensor], Tensor],
         probe_set: ProbeSet,
         *,
-        sigmas: Tensor | Sequence[float] | None = None,
-        layers: Sequence[str] | str | None = None,
-        probe: Probe | None = None,
-        alarm: Alarm | None = None,
-        num_draws: int = 1,
-        seed: int = 0,
-        batch_size: int = 512,
-        noised_input: bool = True,
-        full_every: int = 1,
+        net: nn.Module | None = None,
+        every_n_train_steps: int | None = None,
         max_overhead: float | None = None,
-        sharded: bool = False,
-        witnesses: bool = True,
+        on_alarm: str | Callable[[Check], Any] = "warn",
+        copy_audit: str | int | None = "confirm",
+        copy_audit_seconds: float = 60.0,
+        sigmas: Tensor | Sequence[float] | None = None,
+        layer: str | None = None,
+        extra_layers: Sequence[str] = (),
+        probe: Any = None,
+        signals: Sequence[Signal] | None = None,
+        alarm: Alarm | None = None,
+        batch_size: int = 512,
+        seed: int = 0,
+        precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        distributed: bool = False,
+        dirpath: Path | str | None = None,
+        reporters: Sequence[Reporter] | None = None,
+        name: str = "unimodal",
     ) -> None:
-        if min(num_draws, batch_size, full_every) < 1:
-            raise ValueError(
-                f"num_draws, batch_size and full_every count from 1, got {num_draws}, {batch_size} and {full_every}"
-            )
-        self.denoiser = denoiser
-        self.probe_set = probe_set
-        self.layers = find_layers(denoiser.network, layers)
-        self.probe = RidgeProbe() if probe is None else probe
-        self.alarm = _usual_alarm(probe_set) if alarm is None else deepcopy(alarm)
-        self.batch_size = batch_size
-        self.ranks = Ranks.of_this_process() if sharded else Ranks()
-        self.history: list[Check] = []
-        wanted = wanted_levels(probe_set.std, sigmas)
-        self._num_wanted = len(wanted)
-        self.noising = Noising(reachable_levels(denoiser, wanted), num_draws, seed, noised_input)
-        self._judged, order = list(self.layers)[-1], glance_portion(probe_set, seed=seed)
-        self._survey = Survey(
+        if batch_size < 1:
+            raise ValueError(f"batch_size = {batch_size}; it is a number of inputs, from 1")
+        self.reaction = Reaction(on_alarm, copy_audit, copy_audit_seconds)
+        self.budget = Budget(every_n_train_steps, max_overhead)
+        self.denoiser = as_denoiser(denoiser, net=net)
+        self.layers = find_layers(self.denoiser.network, layer, extra_layers)
+        self.signals = DEFAULT_SIGNALS if signals is None else tuple(signals)
+        levels, self._num_unreachable = noise_levels(self.denoiser, probe_set.std, sigmas)
+        self.ranks = Ranks.of_this_process() if distributed else Ranks()
+        self.plan = plan_check(
             probe_set,
-            self.probe,
-            layers=list(self.layers),
-            noising=self.noising,
-            ranks=self.ranks,
-            order=order,
-            witnesses=witnesses,
-            for_glances=full_every > 1,
+            as_probe(probe),
+            layers=tuple(self.layers),
+            sigmas=levels,
+            seed=seed,
+            with_pairs=bool(self.signals),
+            min_images=max(MIN_IMAGES, self.ranks.size),
         )
-        self._glances = Glances(
-            probe_set, self.probe, layer=self._judged, noising=self.noising, full_every=full_every, portion=order
-        )
-        self._budget = Budget(max_overhead)
-        self._seconds_per_forward: float | None = None
+        default = Alarm.without_labels(are_images=probe_set.has_images) if probe_set.is_unlabelled else Alarm()
+        self.alarm = default if alarm is None else alarm
+        self.batch_size, self.precision, self.name = batch_size, precision, name
+        self.reporters: list[Reporter] = [ConsoleReporter(name=name)] if reporters is None else list(reporters)
+        self.dirpath = None if dirpath is None else Path(dirpath)
+        self.written_to: Path | None = None
+        self._own_folder: str | None = None
+        self.history: list[Check] = []
+        self.memory, self.should_stop = AlarmMemory(), False
+        self._num_failures = 0
 
-    def rehearse(self, precision: Precision = nullcontext) -> None:
-        """One forward of a whole batch, so that what cannot work fails before the training starts.
-
-        Raises:
-            ValueError: if a layer is silent or puts out something else than features.
-            FloatingPointError: if features are not finite.
-        """
-        num_images = min(max(2, self.batch_size // len(self.noising.sigmas)), len(self.probe_set.heldout))
+    def start(self) -> str:
+        """Try one forward of a whole batch, and return what a check measures and about what it costs."""
+        run = self.plan.passes["paired" if "paired" in self.plan.passes else "heldout"]
+        num_images = min(max(2, self.batch_size // len(self.plan.sigmas)), len(run.images))
         start = time.perf_counter()
-        with self._looking(self.layers, precision, progress=lambda _: None) as forwards:
-            for _ in forwards.batches(self.probe_set.heldout, torch.arange(num_images)):
-                pass
-        num_forwards = num_images * len(self.noising.sigmas) * self.noising.num_draws
-        self._seconds_per_forward = (time.perf_counter() - start) / num_forwards
+        with self._isolated(Ranks(), lambda _: None) as go:
+            list(go(Pass(run.images[:num_images], run.noise_ids[:num_images])))
+        seconds = (time.perf_counter() - start) * self.plan.num_images / num_images / self.ranks.size
+        num, limit = self._num_unreachable, self.budget.max_overhead
+        return startup_line(self.plan, num_unreachable=num, seconds=seconds, max_overhead=limit)
 
-    def look(
-        self, step: int, *, precision: Precision = nullcontext, progress: Progress = lambda _: None
-    ) -> Check | Glance:
-        """A glance where one will do, otherwise a check; see `check` for the arguments."""
-        if self._needs_check():
-            return self.check(step, precision=precision, progress=progress)
-        start, noising = time.perf_counter(), self._glances.noising_after(self.history[-1])
-        glance = self._glance(step, noising, precision)
-        if glance is not None:
-            self._glances.taken.append(glance)
-            return glance
-        in_vain = self._glances.num_forwards(noising)
-        check = self.check(step, precision=precision, progress=progress)
-        self.history[-1] = replace(
-            check, num_forwards=check.num_forwards + in_vain, seconds=time.perf_counter() - start
-        )
+    def step(self, global_step: int) -> Check | None:
+        """Make a check where one is due, and return it: call it before the training with 0, then after every step.
+
+        A check that fails is left out with a warning; after three in a row no more are made. The network of step 0 is
+        measured, but arms nothing: it is untrained.
+        """
+        if self._num_failures >= MAX_FAILURES or not self.budget.is_due(global_step):
+            return None
+        if self.ranks.any(not self.budget.can_afford()):
+            return None
+        try:
+            self.check(global_step)
+        except Exception:
+            self._num_failures += 1
+            what = "the third in a row; no more are made" if self._num_failures >= MAX_FAILURES else "it is left out"
+            self._warn(f"the check at step {global_step} failed, {what}\n{traceback.format_exc()}")
+            return None
+        self._num_failures = 0
+        self._after_check()
         return self.history[-1]
 
-    def can_afford(self) -> bool:
-        """Whether the next look keeps to `max_overhead`, a glance with the check that may follow it at once.
+    def check(self, step: int) -> Check:
+        """Measure the network now; it, its gradients and every random state are left as they were.
 
-        Time counts from the first look.
-        """
-        return self._budget.allows(*(["check"] if self._needs_check() else ["glance", "check"]))
-
-    def reporting(self) -> AbstractContextManager[None]:
-        """What is done with a check within the block, such as figures, takes time that is not the training's."""
-        return self._budget.spending(REPORT)
-
-    def check(self, step: int, *, precision: Precision = nullcontext, progress: Progress = lambda _: None) -> Check:
-        """Look at the network; it, its gradients and every random state are left as they were.
-
-        Args:
-            step: of the training. The curve of step 0 is measured but arms nothing: the network is untrained.
-            precision: gives the context of the forwards, such as autocast.
-            progress: called with the number of images done since its last call.
-
-        Returns:
-            what was found; it is also the last of `history`.
+        What goes wrong is raised on all ranks alike; the history and the alarm are then as before.
         """
         start = time.perf_counter()
-        with self._budget.spending("check"), self._looking(self.layers, precision, progress=progress) as forwards:
-            seen = self._survey.run(forwards)
-        verdict = judge(seen.curves[-1])
-        if step > 0:
-            self.alarm.update(seen.look(self.alarm.num_checks + 1, step))
-        self.history[-1:] = [replace(check, outcomes={}) for check in self.history[-1:]]
-        self.history.append(
-            Check(
-                step=step,
-                curves=seen.curves,
-                verdict=verdict,
-                state=self.alarm.state,
-                evidence=self.alarm.explain(verdict),
-                weights=weights_used(self.denoiser),
-                seconds=time.perf_counter() - start,
-                num_forwards=self.num_forwards,
-                overhead=self._budget.overhead,
-                testimony=seen.testimony.to_dict(),
-                outcomes=seen.outcomes,
-            )
-        )
+        bar = progress_bar(f"{self.name} check at step {step}", self.plan.num_images // self.ranks.size)
+        with self.budget.spending(), bar as progress, self._isolated(self.ranks, progress) as go:
+            measured = measure(go, self.plan, self.ranks)
+            judge = partial(judge_check, measured, self.signals, self.alarm, self.memory, step=step)
+            check, memory = self.ranks.together(judge)
+        self.memory = self.ranks.broadcast(memory)
+        self.history[-1:] = [replace(past, measured=None) for past in self.history[-1:]]
+        check = replace(check, weights=self.denoiser.weights_used, num_forwards=self.plan.num_forwards)
+        self.history += [replace(check, seconds=time.perf_counter() - start, overhead=self.budget.overhead)]
         return self.history[-1]
 
-    def audit(
-        self,
-        *,
-        precision: Precision = nullcontext,
-        num_samples: int = 300,
-        max_seconds: float | None = None,
-    ) -> Audit:
+    def audit(self, *, num_samples: int = 300, max_seconds: float | None = None) -> Audit:
         """Draw samples and count the copies of members among them; the last check keeps the result.
 
-        Its time is outside `max_overhead`.
+        Rank 0 works and the others wait. The time is outside `max_overhead`.
 
         Args:
-            precision: gives the context of the forwards, such as autocast.
-            num_samples: to draw; 300 without a copy bound the fraction by 1.2 %.
-            max_seconds: after which no further batch of samples is begun.
+            num_samples: Number of samples; 300 without a copy bound the fraction by 1.2 %.
+            max_seconds: Seconds after which no further batch of samples is begun.
         """
-        with self._budget.aside(), precision(), holding_weights(self.denoiser):
-            audit = audit_copies(
-                self.denoiser,
-                self.probe_set.members.images,
-                num_samples=num_samples,
-                seed=self.noising.seed,
-                batch_size=min(self.batch_size, 64),
-                max_seconds=max_seconds,
-            )
+        images, size = self.plan.probe_set.members.images, min(self.batch_size, 64)
+        count = partial(
+            audit_copies, self.denoiser, images, num_samples=num_samples, seed=self.plan.seed, batch_size=size
+        )
+        with self.budget.aside(), self.precision(), self.denoiser.holding_weights():
+            own = self.ranks.together(lambda: None if self.ranks.rank else count(max_seconds=max_seconds))
+        sent = self.ranks.broadcast(own and replace(own, samples=None))
+        audit = own or cast(Audit, sent)
         self.history[-1:] = [replace(check, audit=audit) for check in self.history[-1:]]
         return audit
 
-    @property
-    def glances(self) -> list[Glance]:
-        """Looks between the checks that found nothing changed."""
-        return self._glances.taken
-
-    @property
-    def num_images(self) -> int:
-        """Images that a check passes through the network, at all levels each."""
-        return self._survey.num_images
-
-    @property
-    def num_forwards(self) -> int:
-        """Inputs that a check passes through the network; further draws are for the probe alone."""
-        return self._survey.num_forwards
-
-    def describe(self) -> str:
-        """What a check will measure and about what it will cost, in one sentence."""
-        sigmas = self.noising.sigmas
-        beyond = self._num_wanted - len(sigmas)
-        seconds = None if self._seconds_per_forward is None else self._seconds_per_forward * self.num_forwards
-        limit = self._budget.max_overhead
-        return (
-            f"{len(sigmas)} levels from sigma {sigmas[0]:.3g} to {sigmas[-1]:.3g}"
-            + (f" ({beyond} of {self._num_wanted} are out of the schedule's reach)" if beyond else "")
-            + f"; {self._survey.describe()}; {self.num_forwards:,} forwards a check"
-            + (f", about {seconds / self.ranks.size:.0f} s" if seconds else "")
-            + (f", at most {limit:.1%} of the training's time" if limit else "")
-        )
-
     def state_dict(self) -> dict[str, Any]:
-        """Primitives only: the history, the glances and the alarm."""
-        return {
-            "history": [check.to_dict() for check in self.history],
-            "num_views": self._survey.num_views,
-            "glances": [glance.to_dict() for glance in self.glances],
-            "alarm": self.alarm.state_dict(),
-        }
+        """Primitives only: the history and the alarm's memory."""
+        return save_state(self.plan, self.alarm, self.memory, self.history, folder=self.written_to)
 
     def load_state_dict(self, record: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`.
-
-        Raises:
-            ValueError: if the record was measured at other levels or layers: its history would not compare.
-        """
-        history = [Check.from_dict(check) for check in record["history"]]
-        if history:
-            theirs = [(curve.layer, curve.sigmas, curve.num_images) for curve in history[-1].curves]
-            if theirs != self._survey.frame:
-                raise ValueError(
-                    f"the saved history was measured as {theirs}, this monitor measures {self._survey.frame}; "
-                    "use the same probe set, layers and levels, or start without that state"
-                )
-            seen, ours = record.get("num_views"), self._survey.num_views
-            if ours and seen not in (0, ours):
-                raise ValueError(
-                    f"the saved history has two views of {seen} images, this monitor of {ours}; "
-                    "use the same probe set, or start without that state"
-                )
-        self.alarm.load_state_dict(record["alarm"])
-        self.history = history
-        self._glances.taken = [Glance.from_dict(glance) for glance in record["glances"]]
-
-    def _needs_check(self) -> bool:
-        """Whether the next look has to be a check: nothing to compare with yet, or it is its turn."""
-        if not self.alarm.num_checks or self.alarm.state is AlarmState.FADING or self.probe_set.is_unlabelled:
-            return True
-        return not self._glances.may_follow(self.history[-1])
-
-    def _glance(self, step: int, noising: Noising, precision: Precision) -> Glance | None:
-        """Levels and images just enough to say that nothing has changed; None if they do not say so."""
-        start, layers = time.perf_counter(), {self._judged: self.layers[self._judged]}
-        with self._budget.spending("glance"), self._looking(layers, precision, noising=noising) as forwards:
-            glance = self._glances.take(forwards, self.alarm, step, ranks=self.ranks)
-        if glance is None:
-            return None
-        return replace(glance, seconds=time.perf_counter() - start, overhead=self._budget.overhead)
+        """Go on from a `state_dict`; a ValueError names the difference if the record was measured otherwise."""
+        self.memory, self.history = restore_state(record, self.plan, self.alarm)
+        self.budget.last_step = self.history[-1].step if self.history else None
+        self._own_folder = record["folder"]
 
     @contextmanager
-    def _looking(
-        self,
-        layers: Mapping[str, nn.Module],
-        precision: Precision,
-        *,
-        noising: Noising | None = None,
-        progress: Progress = lambda _: None,
-    ) -> Iterator[Forwards]:
+    def _isolated(self, ranks: Ranks, progress: Callable[[int], object]) -> Iterator[Go]:
         """Forwards that leave no trace, with hooks on the layers."""
-        parameter = next(self.denoiser.network.parameters(), None)
-        device = torch.device("cpu") if parameter is None else parameter.device
-        noising, size = noising or self.noising, self.batch_size
+        network = self.denoiser.network
         with (
-            leaving_no_trace(self.denoiser.network, seed=self.noising.seed),
-            precision(),
-            holding_weights(self.denoiser),
-            capture(layers) as captured,
+            leaving_no_trace(network, seed=self.plan.seed),
+            self.denoiser.holding_weights(),
+            capture(self.layers) as hooks,
         ):
-            yield Forwards(self.denoiser, captured, noising, device=device, batch_size=size, progress=progress)
+            yield partial(
+                forward, self.denoiser, hooks, sigmas=self.plan.sigmas, seed=self.plan.seed, ranks=ranks,
+                batch_size=self.batch_size, precision=self.precision, progress=progress,
+            )  # fmt: skip
 
+    def _after_check(self) -> None:
+        """Count copies, report and react; a failure of one of them is a warning."""
+        if self.reaction.is_audit_due(self.history):
+            self._softly("the copy audit", partial(self.audit, max_seconds=self.reaction.copy_audit_seconds))
+        if self.ranks.rank == 0:
+            with self.budget.spending(is_report=True):
+                if self.dirpath is not None and self.written_to is None:
+                    self.written_to = unused_folder(self.dirpath.absolute(), own=self._own_folder)
+                    self.reporters += [JsonlReporter(self.written_to), FigureReporter(self.written_to)]
+                figures = Figures(self.history, training=self.plan.probe_set.members.images)
+                for reporter in self.reporters:
+                    self._softly(type(reporter).__name__, partial(reporter.report, self.history, figures))
+        if self._softly("on_alarm", partial(self.reaction.act, self.history, warn=self._warn)):
+            self.should_stop = True
 
-def _usual_alarm(probe_set: ProbeSet) -> Alarm:
-    return Alarm.without_labels(are_images=probe_set.has_images) if probe_set.is_unlabelled else Alarm()
+    def _softly(self, what: str, work: Callable[[], object]) -> object:
+        try:
+            return work()
+        except Exception:
+            self._warn(f"{what} failed at step {self.history[-1].step}\n{traceback.format_exc()}")
+            return None
+
+    def _warn(self, message: str) -> None:
+        if self.ranks.rank == 0:
+            warn(f"{self.name}: {message}")

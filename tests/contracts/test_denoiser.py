@@ -1,39 +1,30 @@
-"""What every denoiser promises, on Gaussian data whose posterior mean is known."""
+"""The contract of every denoiser, on Gaussian data whose posterior mean is known."""
 
 from collections.abc import Callable
 
 import pytest
 import torch
+from posterior import PosteriorMean
 from torch import Tensor, nn
 
-from unimodal_monitor.denoisers import Denoiser, EDMDenoiser, FlowDenoiser, Network, VPDenoiser
+from unimodal_monitor.denoisers import Denoiser, EDMDenoiser, FlowDenoiser, VPDenoiser, as_denoiser
 from unimodal_monitor.denoisers.memorizer import Memorizer
 from unimodal_monitor.theory.molrg import MoLRG
-from unimodal_monitor.theory.posterior import PosteriorMean
 
 STD = 0.5
-"""Of the data, N(0, STD^2) in every pixel, so that the posterior mean is noised STD^2 / (STD^2 + sigma^2)."""
-
 ALPHAS_CUMPROD = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
 
 
-class Exact(nn.Module):
-    """A network that turns (images, time) into the exact answer of its family, in float64."""
-
-    def __init__(self, answer: Callable[[Tensor, Tensor], Tensor]) -> None:
-        super().__init__()
-        self.answer = answer
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.answer(x.double(), t.reshape(-1, 1, 1, 1)).float()
+def exact(answer: Callable[[Tensor, Tensor], Tensor]) -> nn.Module:
+    """A network that turns (images, time) into the exact prediction of its family, in float64."""
+    net = nn.Module()
+    net.forward = lambda x, t: answer(x.double(), t.reshape(-1, 1, 1, 1)).float()
+    return net
 
 
 def posterior_mean(noised: Tensor, sigma: Tensor) -> Tensor:
+    """Of data from N(0, STD^2) in every pixel."""
     return noised * STD**2 / (STD**2 + sigma**2)
-
-
-def edm() -> Denoiser:
-    return EDMDenoiser(Network(Exact(lambda x, sigma: posterior_mean(x, sigma.double()))))
 
 
 def vp(prediction: str) -> Denoiser:
@@ -45,7 +36,7 @@ def vp(prediction: str) -> Denoiser:
         v = alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * clean
         return {"sample": clean, "epsilon": noise, "v_prediction": v}[prediction]
 
-    return VPDenoiser(Network(Exact(answer)), alphas_cumprod=ALPHAS_CUMPROD, prediction=prediction)
+    return VPDenoiser(exact(answer), alphas_cumprod=ALPHAS_CUMPROD, prediction=prediction)
 
 
 def flow(noise_at: int, shift: float = 1.0, time_scale: float = 1.0) -> Denoiser:
@@ -57,77 +48,78 @@ def flow(noise_at: int, shift: float = 1.0, time_scale: float = 1.0) -> Denoiser
         noise = (x - (1 - t) * clean) / t
         return noise - clean if noise_at == 1 else clean - noise
 
-    return FlowDenoiser(Network(Exact(answer)), noise_at=noise_at, shift=shift, time_scale=time_scale)
+    return FlowDenoiser(exact(answer), noise_at=noise_at, shift=shift, time_scale=time_scale)
 
 
-DENOISERS = [
-    pytest.param(edm, id="edm"),
-    pytest.param(lambda: vp("epsilon"), id="vp epsilon"),
-    pytest.param(lambda: vp("v_prediction"), id="vp v"),
-    pytest.param(lambda: vp("sample"), id="vp sample"),
-    pytest.param(lambda: flow(1), id="flow"),
-    pytest.param(lambda: flow(0), id="flow, time 1 is data"),
-    pytest.param(lambda: flow(1, time_scale=1000.0), id="flow, times to 1000"),
-    pytest.param(lambda: flow(1, shift=3.0), id="flow, shifted"),
-    pytest.param(lambda: flow(0, shift=3.0, time_scale=1000.0), id="flow, all at once"),
-]
-"""Of a network that is exact for the Gaussian data."""
-
-CLOSED_FORMS = [
-    pytest.param(lambda: Memorizer(torch.eye(48).reshape(48, 3, 4, 4)), id="memorizer"),
-    pytest.param(lambda: PosteriorMean(MoLRG(num_classes=3, rank=16)), id="posterior mean"),
-]
-"""Exact for other data."""
+GAUSSIAN = {
+    "edm": lambda: EDMDenoiser(exact(lambda x, sigma: posterior_mean(x, sigma.double()))),
+    "vp epsilon": lambda: vp("epsilon"),
+    "vp v": lambda: vp("v_prediction"),
+    "vp sample": lambda: vp("sample"),
+    "flow": lambda: flow(1),
+    "flow, time 1 is data": lambda: flow(0),
+    "flow, times to 1000": lambda: flow(1, time_scale=1000.0),
+    "flow, shifted": lambda: flow(1, shift=3.0),
+    "flow, all at once": lambda: flow(0, shift=3.0, time_scale=1000.0),
+}
+DENOISERS = GAUSSIAN | {
+    "memorizer": lambda: Memorizer(torch.eye(48).reshape(48, 3, 4, 4)),
+    "posterior mean": lambda: PosteriorMean(MoLRG(num_classes=3, rank=16)),
+    "function": lambda: as_denoiser(lambda x, sigma: posterior_mean(x, sigma.reshape(-1, 1, 1, 1)), net=nn.Identity()),
+}
 
 
-@pytest.fixture(params=DENOISERS + CLOSED_FORMS)
-def denoiser(request) -> Denoiser:
-    return request.param()
+each_denoiser = pytest.mark.parametrize("make", DENOISERS.values(), ids=DENOISERS)
+each_gaussian = pytest.mark.parametrize("make", GAUSSIAN.values(), ids=GAUSSIAN)
+WANTED = torch.tensor([0.0001, 0.002, 0.0021, 0.05, 0.3, 1.0, 1.0001, 2.0, 1e9, torch.inf], dtype=torch.float64)
 
 
-@pytest.fixture(params=DENOISERS)
-def gaussian_denoiser(request) -> Denoiser:
-    return request.param()
-
-
-def wanted() -> Tensor:
-    return torch.tensor([0.0001, 0.002, 0.0021, 0.05, 0.3, 1.0, 1.0001, 2.0, 1e9, torch.inf], dtype=torch.float64)
-
-
-def test_denoiser_follows_the_protocol(denoiser):
-    """A call, a network to hook, and levels to choose from."""
-    assert isinstance(denoiser, Denoiser)
-    assert isinstance(denoiser.network, nn.Module)
-
-
+@each_gaussian
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_exact_network_gives_the_posterior_mean(gaussian_denoiser, dtype):
+def test_exact_network_gives_the_posterior_mean(make, dtype):
     """Scaling, timestep and prediction type cancel: every family gives the same denoised images."""
-    sigmas = gaussian_denoiser.snap(torch.tensor([0.01, 0.05, 0.3, 1.0, 2.0], dtype=dtype))
+    denoiser = make()
+    sigmas = denoiser.snap(torch.tensor([0.01, 0.05, 0.3, 1.0, 2.0], dtype=dtype))
     clean = STD * torch.randn(len(sigmas), 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    noised = clean + sigmas.float().reshape(-1, 1, 1, 1) * torch.ones_like(clean)
-    denoised = gaussian_denoiser(noised, sigmas)
+    levels = sigmas.float().reshape(-1, 1, 1, 1)
+    denoised = denoiser(clean + levels, sigmas)
     assert denoised.dtype == torch.float32
-    torch.testing.assert_close(denoised, posterior_mean(noised, sigmas.float().reshape(-1, 1, 1, 1)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(denoised, posterior_mean(clean + levels, levels), atol=1e-5, rtol=0)
 
 
-def test_snapped_levels_ascend_without_repeats_and_are_finite(denoiser):
-    """Whatever is wanted, what comes back can be plotted and expressed."""
-    snapped = denoiser.snap(wanted())
+@each_denoiser
+def test_snapped_levels_ascend_without_repeats_and_are_finite(make):
+    """Whatever is requested, the result can be plotted and expressed; it is empty where no level is in reach."""
+    denoiser = make()
+    snapped = denoiser.snap(WANTED)
     assert snapped.dtype == torch.float64
     assert (snapped.diff() > 0).all()
     assert snapped.isfinite().all()
-    assert 4 <= len(snapped) <= len(wanted())
+    assert 4 <= len(snapped) <= len(WANTED)
     assert torch.equal(denoiser.snap(snapped), snapped)
+    assert denoiser.snap(WANTED[-1:]).shape == (0,)
 
 
-def test_no_wanted_level_in_reach_gives_no_level(denoiser):
-    """An empty answer, not an error: the caller says what is missing."""
-    assert denoiser.snap(torch.tensor([torch.inf])).shape == (0,)
-
-
-def test_random_state_is_untouched(denoiser):
+@each_denoiser
+def test_random_state_is_untouched(make):
     """A denoiser draws nothing."""
+    denoiser = make()
     before = torch.get_rng_state()
     denoiser(torch.zeros(2, 3, 4, 4), denoiser.snap(torch.tensor([0.05, 1.0])))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "message"),
+    [
+        (VPDenoiser, {"alphas_cumprod": ALPHAS_CUMPROD, "prediction": "eps"}, "prediction is 'eps'"),
+        (VPDenoiser, {"alphas_cumprod": torch.zeros(9)}, r"alphas_cumprod of shape \(9,\) has 0 values"),
+        (FlowDenoiser, {"noise_at": 2}, "noise_at is 2"),
+        (FlowDenoiser, {"time_scale": 0}, "must be positive"),
+        (FlowDenoiser, {"shift": -1.0}, "must be positive"),
+    ],
+)
+def test_wrong_argument_is_named(make, arguments, message):
+    """Before any work."""
+    with pytest.raises(ValueError, match=message):
+        make(nn.Identity(), **arguments)

@@ -1,6 +1,5 @@
 """Draws from whatever a training job has as a dataset."""
 
-import random
 from collections import namedtuple
 from typing import Any
 
@@ -8,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from unimodal_monitor.data.datasets import IMAGE_KEYS, LABEL_KEYS, balanced_rows, draw, label_column, split_item
+from unimodal_monitor.data.datasets import balanced_rows, draw
 from unimodal_monitor.data.image_set import ImageSet
+from unimodal_monitor.data.items import IMAGE_KEYS, LABEL_KEYS, label_column, split_item
 
 N, CLASSES = 60, 4
 LABELS = torch.arange(N) ** 2 % 7 % CLASSES
@@ -52,6 +52,7 @@ class HuggingFace:
 
     def __init__(self) -> None:
         self.num_reads = 0
+        self.item: Any = lambda row: {"image": IMAGES[row], "label": int(LABELS[row])}
 
     def __len__(self) -> int:
         return N
@@ -60,13 +61,14 @@ class HuggingFace:
         if isinstance(key, str):
             return {"label": LABELS.tolist()}[key]
         self.num_reads += 1
-        return {"image": IMAGES[key], "label": int(LABELS[key])}
+        return self.item(key)
 
 
 Pair = namedtuple("Pair", ["x", "y"])
 
 KINDS = {
     "tensors": (IMAGES, LABELS),
+    "double precision": (IMAGES.double(), LABELS),
     "arrays for labels": [IMAGES, LABELS.numpy()],
     "tuples": Items(lambda image, label: (image, label)),
     "lists": Items(lambda image, label: [image, label]),
@@ -90,19 +92,15 @@ def rows_of(images: ImageSet) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_images_labels_and_indices_belong_together(kind):
+@pytest.mark.parametrize("num", [20, None])
+def test_images_labels_and_indices_belong_together(kind, num):
     """For every kind of dataset, index i is row i, with its image and its label, in the dataset's order."""
-    found = drawn(KINDS[kind], 20)
-    assert len(found) == 20
+    found = drawn(KINDS[kind], num)
+    assert len(found) == (num or N)
     assert torch.equal(rows_of(found), found.indices)
     assert torch.equal(found.labels, LABELS[found.indices])
     assert (found.indices.diff() > 0).all()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_all_images_are_taken_where_no_number_is_given(kind):
-    """`num=None` is the whole dataset."""
-    assert drawn(KINDS[kind], None).indices.tolist() == list(range(N))
+    assert found.images.dtype == torch.float32
 
 
 @pytest.mark.parametrize("kind", ["tensors", "targets", "Hugging Face", "TensorDataset"])
@@ -120,12 +118,6 @@ def test_a_class_that_runs_out_leaves_its_places_to_the_others():
     """One image of class 1 and nine of class 0 make six as 5 + 1."""
     labels = torch.tensor([0] * 9 + [1])
     assert sorted(labels[balanced_rows(labels, 10, 6, seed=0)].tolist()) == [0] * 5 + [1]
-
-
-def test_the_seed_chooses_the_images():
-    """The same seed the same images, another seed others."""
-    assert torch.equal(drawn(KINDS["tensors"], 20).indices, drawn(KINDS["tensors"], 20).indices)
-    assert not torch.equal(drawn(KINDS["tensors"], 20).indices, drawn(KINDS["tensors"], 20, seed=1).indices)
 
 
 @pytest.mark.parametrize("make", [Targets, HuggingFace])
@@ -169,7 +161,7 @@ def test_dicts_are_read_by_the_usual_keys(image_key, label_key):
 
 
 def test_a_dict_without_an_image_is_refused_with_its_keys():
-    """The error shows the keys that came and those that would do."""
+    """The error shows the keys of the item and the usual ones."""
     with pytest.raises(ValueError, match=r"keys \['caption', 'tokens'\], none of image, pixel_values"):
         drawn(Items(lambda image, label: {"tokens": image, "caption": ""}), 5)
 
@@ -193,7 +185,7 @@ def test_a_pil_image_needs_a_transform():
     """And is taken with one."""
     pil = pytest.importorskip("PIL.Image")
     dataset = Items(lambda image, label: (pil.new("L", (2, 2), int(image[0, 0, 0])), label))
-    with pytest.raises(ValueError, match="an image is a Image; give a `transform`"):
+    with pytest.raises(ValueError, match="item .* its image is of type Image; give a `transform`"):
         drawn(dataset, 5)
     found = drawn(dataset, 5, transform=lambda image: torch.from_numpy(np.array(image, dtype=np.float32))[None])
     assert torch.equal(rows_of(found), found.indices)
@@ -217,7 +209,7 @@ def test_images_of_several_shapes_need_a_transform():
 def test_labels_on_some_images_only_are_refused():
     """Half a labelling is a mistake."""
     dataset = Items(lambda image, label: (image, label or None))
-    with pytest.raises(ValueError, match=f"{int((LABELS == 0).sum())} of {N} images have no label"):
+    with pytest.raises(ValueError, match=f"{int((LABELS == 0).sum())} of {N} images of heldout have no label"):
         drawn(dataset, None)
 
 
@@ -226,7 +218,7 @@ def test_labels_on_some_images_only_are_refused():
     [
         (lambda label: float(label), "labels must be integers, got torch.float32"),
         (lambda label: label > 1, "labels must be integers, got torch.bool"),
-        (lambda label: torch.eye(4, dtype=torch.int64)[label], "labels must have shape"),
+        (lambda label: torch.eye(4, dtype=torch.int64)[label], r"labels must have shape|its label must be one integer"),
         (lambda label: label - 1, "labels must count from 0, got -1"),
     ],
 )
@@ -238,33 +230,54 @@ def test_labels_that_are_no_classes_are_refused(label, message):
         drawn((IMAGES, torch.stack([torch.as_tensor(label(int(number))) for number in LABELS])), None)
 
 
+@pytest.mark.parametrize(
+    "caption", [lambda image, _: (image, "a cat"), lambda image, _: {"x": image, "label": "a cat"}]
+)
+def test_a_label_that_is_a_text_is_refused_with_its_item(caption):
+    """Captions are no classes; the error tells what to give."""
+    with pytest.raises(ValueError, match=r"item \d+ of heldout: .* its label is a text, 'a cat'; give integer classes"):
+        drawn(Items(caption), 5)
+
+
+def seventh_broken(image: Tensor) -> Tensor:
+    return image[99] if int(image.mean()) == 7 else image
+
+
+def test_an_error_of_an_item_names_the_item():
+    """Raised by the dataset or by the transform."""
+    broken_dataset = Items(lambda image, label: (seventh_broken(image), label))
+    for dataset, transform in ((broken_dataset, None), (KINDS["tuples"], seventh_broken), (IMAGES, seventh_broken)):
+        with pytest.raises(ValueError, match="item 7 of heldout: IndexError: index 99"):
+            drawn(dataset, None, transform=transform)
+
+
+class Stream(IterableDataset):
+    def __iter__(self) -> Any:
+        return iter(TensorDataset(IMAGES, LABELS))
+
+
+@pytest.mark.parametrize(
+    "dataset", [Stream(), DataLoader(Targets()), {"train": Targets()}], ids=["stream", "loader", "dict"]
+)
+def test_what_is_not_read_by_number_is_refused(dataset):
+    """The error names the type and what to give."""
+    with pytest.raises(ValueError, match=f"map-style dataset, got {type(dataset).__name__}; give one split"):
+        drawn(dataset, 5)
+
+
+def test_labels_that_a_format_drops_are_taken_from_their_column():
+    """As a Hugging Face dataset whose `set_transform` yields the image alone."""
+    dataset = HuggingFace()
+    dataset.item = lambda row: {"pixel_values": IMAGES[row]}
+    for num in (12, None):
+        found = drawn(dataset, num)
+        assert torch.equal(found.labels, LABELS[found.indices])
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_pixel_that_is_not_finite_is_refused(bad):
     """The error counts the images and names the first."""
     images = IMAGES.clone()
     images[[7, 30], 0, 1, 1] = bad
-    with pytest.raises(ValueError, match="2 images hold NaN or infinite pixels, the first is number 7"):
+    with pytest.raises(ValueError, match="2 images have NaN or infinite pixels, the first is number 7"):
         drawn((images, LABELS), None)
-
-
-def test_images_are_a_batch_of_floats():
-    """A single value for each image has no shape to noise."""
-    with pytest.raises(ValueError, match="images must be floats of shape"):
-        ImageSet(torch.zeros(5))
-
-
-def test_taken_rows_keep_labels_and_indices():
-    """`take` picks all three together."""
-    rows = torch.tensor([3, 1])
-    taken = ImageSet(IMAGES, LABELS, torch.arange(N)).take(rows)
-    assert rows_of(taken).tolist() == taken.indices.tolist() == [3, 1]
-    assert ImageSet(IMAGES).take(rows).labels is None
-
-
-def test_a_draw_does_not_move_the_callers_generators():
-    """Its own randomness is private; what the dataset draws is `ProbeSet`'s business."""
-    states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
-    drawn(KINDS["tuples"], 10)
-    assert random.getstate() == states[0]
-    assert np.array_equal(np.random.get_state()[1], states[1])
-    assert torch.equal(torch.get_rng_state(), states[2])

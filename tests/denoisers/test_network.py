@@ -1,14 +1,26 @@
-"""The call of the job's own module."""
+"""The call of the job's own network, through the denoiser that adds nothing to it."""
+
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from unimodal_monitor.denoisers import EDMDenoiser, Network, weights_used
-from unimodal_monitor.denoisers.network import holding_weights
+from unimodal_monitor.denoisers import EDMDenoiser
 
 IMAGES = torch.arange(2 * 3 * 2 * 2, dtype=torch.float32).reshape(2, 3, 2, 2)
 TIME = torch.tensor([10.0, 20.0])
+TIMES = TIME.reshape(-1, 1, 1, 1)
+
+
+def network(forward) -> nn.Module:
+    module = nn.Module()
+    module.forward = forward
+    return module
+
+
+def shifted(x: Tensor, t: Tensor) -> Tensor:
+    return x + t.reshape(-1, 1, 1, 1)
 
 
 class Shift(nn.Module):
@@ -19,215 +31,119 @@ class Shift(nn.Module):
         self.weight = nn.Parameter(torch.ones(()))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return x + self.weight * t.to(x.dtype).reshape(-1, 1, 1, 1)
+        return shifted(x, self.weight * t)
 
 
-class TimeFirst(Shift):
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        return super().forward(x, t)
+NETWORKS = {
+    "x t": network(lambda x, t: shifted(x, t)),
+    "t x": network(lambda t, x: shifted(x, t)),
+    "x text t": network(lambda x, text=None, timestep=None: shifted(x, timestep)),
+    "x *, t": network(lambda x, *, sigma: shifted(x, sigma)),
+    "*args": network(lambda *args: shifted(*args)),
+    "compiled": torch.compile(network(lambda t, x: shifted(x, t)), backend="eager"),
+}
 
 
-class TimeLast(Shift):
-    def forward(self, hidden_states: Tensor, encoder_hidden_states: Tensor, timestep: Tensor) -> Tensor:
-        assert encoder_hidden_states.shape == (2, 5)
-        return super().forward(hidden_states, timestep)
+@pytest.mark.parametrize("net", NETWORKS.values(), ids=NETWORKS)
+def test_images_and_time_reach_the_right_parameters(net):
+    """The order is read from the signature. A compiled network, which ignores hooks (pytorch #117758), is unwrapped."""
+    denoiser = EDMDenoiser(net)
+    assert type(denoiser.network) is nn.Module
+    torch.testing.assert_close(denoiser(IMAGES, TIME), IMAGES + TIMES)
 
 
-class TimeByKeyword(Shift):
-    def forward(self, x: Tensor, *, sigma: Tensor) -> Tensor:
-        return super().forward(x, sigma)
+FORMS = {
+    "tensor": lambda x: x,
+    ".sample": lambda x: SimpleNamespace(sample=x),
+    "tuple": lambda x: (x, None),
+    "list": lambda x: [x],
+    "dict": lambda x: {"logvar": None, "sample": x},
+    "learned variance": lambda x: torch.cat([x, 7 * x], dim=1),
+    "learned variance in tuple": lambda x: (torch.cat([x, 7 * x], dim=1),),
+}
 
 
-class AnyArguments(Shift):
-    def forward(self, *args: Tensor) -> Tensor:
-        return super().forward(*args)
-
-
-EXPECTED = IMAGES + TIME.reshape(-1, 1, 1, 1)
-
-
-@pytest.mark.parametrize(
-    ("module", "condition"),
-    [
-        (Shift(), None),
-        (TimeFirst(), None),
-        (TimeLast(), {"encoder_hidden_states": torch.zeros(1, 5)}),
-        (TimeByKeyword(), None),
-        (AnyArguments(), None),
-        (torch.compile(TimeFirst(), backend="eager"), None),
-    ],
-    ids=["x t", "t x", "x c t", "x *, t", "*args", "compiled"],
-)
-def test_images_and_time_reach_the_right_parameters(module, condition):
-    """The order is read from the signature, whatever it is."""
-    torch.testing.assert_close(Network(module, condition=condition)(IMAGES, TIME), EXPECTED)
-
-
-def test_compiled_module_is_unwrapped():
-    """Hooks that come after compilation would be ignored (pytorch #117758)."""
-    module = Shift()
-    assert Network(torch.compile(module, backend="eager")).module is module
-
-
-class Reads(nn.Module):
-    """Puts its prediction where `form` says."""
-
-    def __init__(self, form) -> None:
-        super().__init__()
-        self.form = form
-
-    def forward(self, x, t):
-        return self.form(x + 1)
-
-
-class Output:
-    def __init__(self, sample: Tensor) -> None:
-        self.sample = sample
-
-
-@pytest.mark.parametrize(
-    "form",
-    [
-        lambda x: x,
-        Output,
-        lambda x: (x, None),
-        lambda x: [x],
-        lambda x: {"logvar": None, "sample": x},
-        lambda x: torch.cat([x, 7 * x], dim=1),
-        lambda x: (torch.cat([x, 7 * x], dim=1),),
-    ],
-    ids=["tensor", ".sample", "tuple", "list", "dict", "learned variance", "learned variance in tuple"],
-)
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_prediction_is_found_in_the_output(form):
-    """Tensor, output object, sequence, dict, with or without a learned variance behind it."""
-    torch.testing.assert_close(Network(Reads(form))(IMAGES, TIME), IMAGES + 1)
+    """Tensor, output object, sequence or dict, with or without a learned variance behind it."""
+    denoiser = EDMDenoiser(network(lambda x, t: form(x + 1)))
+    torch.testing.assert_close(denoiser(IMAGES, TIME), IMAGES + 1)
 
 
-@pytest.mark.parametrize(
-    ("form", "message"), [(lambda x: x.mean(1), "put out \\(2, 2, 2\\)"), (lambda x: None, "put out NoneType")]
-)
-def test_output_that_is_no_image_is_an_error(form, message):
+@pytest.mark.parametrize(("output", "message"), [(IMAGES[0], r"put out \(3, 2, 2\)"), (None, "put out NoneType")])
+def test_output_that_is_no_image_is_an_error(output, message):
     """A loss or a missing output must not become a feature."""
     with pytest.raises(ValueError, match=message):
-        Network(Reads(form))(IMAGES, TIME)
+        EDMDenoiser(network(lambda x, t: output))(IMAGES, TIME)
 
 
 def test_averaged_weights_are_used_while_there_are_any():
-    """The module's own weights are neither used nor changed then, and are used again without an average."""
-    module, averages = Shift(), [{"weight": torch.tensor(3.0, dtype=torch.float64)}, None]
-    network = Network(module, weights=lambda: averages[0])
-    assert network.weights_used == "ema"
-    torch.testing.assert_close(network(IMAGES, TIME), IMAGES + 3 * TIME.reshape(-1, 1, 1, 1))
-    assert module.weight == 1
+    """The network's own weights are neither used nor changed then, and are used again without an average."""
+    net, averages = Shift(), [{"weight": torch.tensor(3.0, dtype=torch.float64)}, None]
+    denoiser = EDMDenoiser(net, weights=lambda: averages[0])
+    assert denoiser.weights_used == "ema"
+    torch.testing.assert_close(denoiser(IMAGES, TIME), IMAGES + 3 * TIMES)
+    assert net.weight == 1
     averages.reverse()
-    assert weights_used(EDMDenoiser(network)) == "raw"
-    torch.testing.assert_close(network(IMAGES, TIME), EXPECTED)
+    assert denoiser.weights_used == "raw"
+    torch.testing.assert_close(denoiser(IMAGES, TIME), IMAGES + TIMES)
 
 
-def test_weights_of_a_foreign_denoiser_are_raw():
-    """A user's own denoiser says nothing about its weights."""
-    assert weights_used(lambda noised, sigma: noised) == "raw"
+def test_hooks_fire_under_averaged_weights_and_may_cut_the_forward_short():
+    """Features of averaged weights come from the same hooks; the averaged tensors do not stay behind."""
+    net, seen = Shift(), []
+    own = net.weight
 
-
-def test_hooks_fire_under_averaged_weights():
-    """Features of averaged weights come from the same hooks."""
-    module, seen = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), []
-    module.forward = lambda x, t: module[1](module[0](x))
-    module[0].register_forward_hook(lambda *args: seen.append(args[2]))
-    zeros = {name: torch.zeros_like(p) for name, p in module.named_parameters()}
-    Network(module, weights=lambda: zeros)(torch.ones(3, 2), torch.ones(3))
-    assert (seen[0] == 0).all()
-
-
-def test_forward_that_is_cut_short_leaves_the_modules_own_weights():
-    """Features end a forward early by an exception; the averaged tensors must not stay behind."""
-    module = Shift()
-    own = module.weight
-
-    def stop(*args):
+    def stop(module, inputs, output):
+        seen.append(output)
         raise InterruptedError
 
-    module.register_forward_hook(stop)
+    net.register_forward_hook(stop)
     with pytest.raises(InterruptedError):
-        Network(module, weights=lambda: {"weight": torch.tensor(3.0)})(IMAGES, TIME)
-    assert module.weight is own
-
-
-def test_half_precision_module_gets_half_images_and_exact_time():
-    """Under bf16-true the images are cast; a time of 0.998 would become 1, so the time is not."""
-
-    class Half(Shift):
-        def forward(self, x, t):
-            assert (x.dtype, t.dtype) == (torch.bfloat16, torch.float32)
-            return x * self.weight
-
-    assert Network(Half().bfloat16())(IMAGES, TIME).dtype == torch.float32
-
-
-class Conditioned(nn.Module):
-    def forward(self, x, t, y, extra):
-        assert extra.pop("table").shape == (2, 4)
-        return x + y.reshape(-1, 1, 1, 1)
-
-
-def test_condition_is_expanded_and_survives_a_network_that_changes_it():
-    """Meta's U-Net writes into the dict that it is given."""
-    condition = {"y": torch.tensor([7]), "extra": {"table": torch.zeros(1, 4)}}
-    network = Network(Conditioned(), condition=condition)
-    for _ in range(2):
-        torch.testing.assert_close(network(IMAGES, TIME), IMAGES + 7)
-    assert condition["extra"]["table"].shape == (1, 4)
+        EDMDenoiser(net, weights=lambda: {"weight": torch.tensor(3.0)})(IMAGES, TIME)
+    torch.testing.assert_close(seen[0], IMAGES + 3 * TIMES)
+    assert net.weight is own
 
 
 def test_averaged_weights_are_read_once_for_all_calls_in_a_block():
-    """Reading them may copy the whole network; behind the block they are read anew."""
-    reads = []
-
-    def averaged():
-        reads.append(1)
-        return {"weight": torch.tensor(float(len(reads)))}
-
-    network = Network(Shift(), weights=averaged)
-    with holding_weights(EDMDenoiser(network)):
+    """Reading them may copy the whole network; after the block they are read anew, even if it fails."""
+    values = [torch.tensor(1.0), torch.tensor(2.0)]
+    denoiser = EDMDenoiser(Shift(), weights=lambda: {"weight": values.pop(0)})
+    with pytest.raises(InterruptedError), denoiser.holding_weights():
         for _ in range(3):
-            torch.testing.assert_close(network(IMAGES, TIME), EXPECTED)
-    assert len(reads) == 1
-    torch.testing.assert_close(network(IMAGES, TIME), IMAGES + 2 * TIME.reshape(-1, 1, 1, 1))
-
-
-def test_weights_are_let_go_when_the_block_fails():
-    """The next check must not see those of this one."""
-    values = [torch.tensor(3.0), torch.tensor(1.0)]
-    network = Network(Shift(), weights=lambda: {"weight": values.pop(0)})
-    with pytest.raises(InterruptedError), holding_weights(EDMDenoiser(network)):
+            torch.testing.assert_close(denoiser(IMAGES, TIME), IMAGES + TIMES)
         raise InterruptedError
-    torch.testing.assert_close(network(IMAGES, TIME), EXPECTED)
+    torch.testing.assert_close(denoiser(IMAGES, TIME), IMAGES + 2 * TIMES)
 
 
-def test_nothing_is_held_of_a_foreign_denoiser():
-    """A user's own denoiser has no weights that the package knows."""
-    with holding_weights(lambda noised, sigma: noised):
-        pass
+def test_half_precision_network_gets_half_images_and_exact_time():
+    """A time of 0.998 would become 1 in bfloat16, so it is not cast."""
+    net, seen = Shift().bfloat16(), []
+    net.register_forward_pre_hook(lambda _, args: seen.extend(tensor.dtype for tensor in args))
+    assert EDMDenoiser(net)(IMAGES, TIME).dtype == torch.float32
+    assert seen == [torch.bfloat16, torch.float32]
 
 
-class Convolution(nn.Module):
-    """Keeps the memory format of its last input."""
+def test_condition_is_expanded_and_survives_a_network_that_changes_it():
+    """Meta's U-Net writes into the dict that it gets."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(3, 3, 3, padding=1)
+    def forward(x, t, y, extra):
+        assert extra.pop("table").shape == (2, 4)
+        return x + y.reshape(-1, 1, 1, 1)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        self.was_last = x.is_contiguous(memory_format=torch.channels_last)
-        return self.convolution(x)
+    condition = {"y": torch.tensor([7]), "extra": {"table": torch.zeros(1, 4)}}
+    denoiser = EDMDenoiser(network(forward), condition=condition)
+    for _ in range(2):
+        torch.testing.assert_close(denoiser(IMAGES, TIME), IMAGES + 7)
 
 
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
-def test_images_are_laid_out_as_the_convolutions_are(memory_format):
-    """A network in channels_last gets its images so and has nothing to rearrange; the prediction is the same."""
-    torch.manual_seed(0)
-    module = Convolution()
-    expected = Network(module)(IMAGES, TIME)
-    module.to(memory_format=memory_format)
-    torch.testing.assert_close(Network(module)(IMAGES, TIME), expected)
-    assert module.was_last == (memory_format is torch.channels_last)
+def test_images_have_the_memory_format_of_the_convolutions(memory_format):
+    """A network in channels_last need not rearrange them; the prediction is the same."""
+    net, seen = nn.Conv2d(3, 3, 3, padding=1), []
+    expected = net(IMAGES)
+    net.to(memory_format=memory_format)
+    net.register_forward_pre_hook(lambda _, args: seen.append(args[0].is_contiguous(memory_format=memory_format)))
+    net.forward = lambda x, t: nn.functional.conv2d(x, net.weight, net.bias, padding=1)
+    torch.testing.assert_close(EDMDenoiser(net)(IMAGES, TIME), expected)
+    assert seen == [True]

@@ -28,29 +28,18 @@ class Swapping(nn.Module):
 
 
 def test_generators_go_on_as_if_nothing_had_been_drawn():
-    """Python's, NumPy's and PyTorch's."""
+    """Python's, NumPy's and PyTorch's, also after an exception."""
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     expected = [draw_everywhere(), draw_everywhere()]
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     first = draw_everywhere()
-    with private_rng(7):
-        draw_everywhere()
-    assert [first, draw_everywhere()] == expected
-
-
-def test_generators_are_restored_after_an_exception():
-    """Whatever happens."""
-    states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
     with pytest.raises(RuntimeError, match="inside"), private_rng(7):
         draw_everywhere()
         raise RuntimeError("inside")
-    assert random.getstate() == states[0]
-    assert np.array_equal(np.random.get_state()[1], states[1])
-    assert torch.equal(torch.get_rng_state(), states[2])
+    assert [first, draw_everywhere()] == expected
 
 
-def test_private_draws_depend_on_the_seed_alone():
-    """The state outside does not reach inside, and a seed beyond 32 bits is none too many."""
+def test_private_draws_depend_on_the_seed_alone_which_may_have_more_than_32_bits():
     draws = []
     for seed in (2**33 + 5, 2**33 + 5, 6):
         draw_everywhere()
@@ -60,8 +49,7 @@ def test_private_draws_depend_on_the_seed_alone():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_every_submodule_gets_its_own_flag_back(training):
-    """A part frozen in eval mode stays so, and a part in train mode inside a network in eval mode as well."""
+def test_every_submodule_gets_its_own_train_or_eval_flag_back(training):
     network = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2)))
     network.train(training)
     network[1][1].train(not training)
@@ -73,7 +61,6 @@ def test_every_submodule_gets_its_own_flag_back(training):
 
 
 def test_a_wrapper_that_swaps_weights_in_train_swaps_back():
-    """`train(mode)` itself runs, not only the flags."""
     network = Swapping()
     with evaluating(network):
         assert torch.equal(network.layer.weight, network.averaged)
@@ -81,22 +68,13 @@ def test_a_wrapper_that_swaps_weights_in_train_swaps_back():
     assert network.training
 
 
-def test_no_gradients_are_recorded_and_gradient_mode_comes_back():
-    """Inside no graph is built; afterwards gradients flow."""
-    network = nn.Linear(2, 2)
-    with leaving_no_trace(network, seed=0):
-        assert not network(torch.ones(1, 2)).requires_grad
-    assert network(torch.ones(1, 2)).requires_grad
-
-
-def test_hooks_added_after_compilation_fire_inside():
-    """A compiled module is run eagerly, since it would ignore later hooks."""
+def test_inside_no_gradients_are_recorded_and_hooks_added_after_compilation_fire():
+    """A compiled module, which would ignore later hooks, is run eagerly."""
     network = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
     compiled = torch.compile(network, backend="eager")
-    compiled(torch.ones(1, 2))
+    assert compiled(torch.ones(1, 2)).requires_grad
     calls = []
-    handle = network[0].register_forward_hook(lambda *_: calls.append(1))
-    with leaving_no_trace(network, seed=0):
-        compiled(torch.ones(1, 2))
-    handle.remove()
+    with network[0].register_forward_hook(lambda *_: calls.append(1)), leaving_no_trace(network, seed=0):
+        assert not compiled(torch.ones(1, 2)).requires_grad
     assert calls == [1]
+    assert compiled(torch.ones(1, 2)).requires_grad

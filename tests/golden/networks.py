@@ -7,42 +7,22 @@ import torch
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
-from torch.nn.functional import silu
+
+from unimodal_monitor.theory.mlp import MLPDenoiser
 
 FOLDER = Path(__file__).parent
 MLP_STEPS = (250, 750, 1250, 2000, 2750, 3500, 4250)
 UNET_STEPS = (200, 800, 2000)
 
 
-class Block(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+class MLP(MLPDenoiser):
+    """In the precision of its weights."""
 
-    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
-        return hidden + self.down(silu(self.up(self.norm(hidden + embedding))))
-
-
-class MLP(nn.Module):
-    """`net(noised, sigma) -> denoised` for (N, 15) vectors of standard deviation STD."""
-
-    STD = 0.626
-
-    def __init__(self, dim: int = 15, width: int = 32, depth: int = 4) -> None:
-        super().__init__()
-        self.enter = nn.Linear(dim, width)
-        self.embed = nn.Sequential(nn.Linear(1, 32), nn.SiLU(), nn.Linear(32, width))
-        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
-        self.leave = nn.Linear(width, dim)
-        nn.init.zeros_(self.leave.weight)
+    def __init__(self) -> None:
+        super().__init__(15, 0.626)
 
     def forward(self, noised: Tensor, sigma: Tensor) -> Tensor:
-        sigma, std = sigma.view(-1, 1).to(noised), self.STD
-        total = (sigma**2 + std**2).sqrt()
-        hidden, embedding = self.enter(noised / total), self.embed(sigma.log() / 4)
-        for block in self.blocks:
-            hidden = block(hidden, embedding)
-        return (std / total) ** 2 * noised + sigma * std / total * self.leave(silu(hidden))
+        return super().forward(noised, sigma.to(noised))
 
 
 def unet() -> nn.Module:

@@ -1,125 +1,56 @@
-"""The figure of all witnesses: its panels, what they show, and what is left out."""
+"""The figure of all signals: its panels, what they show, and what is left out."""
 
 from dataclasses import replace
 
 import numpy as np
-import pytest
-from simulated import FALLING, HUMPED, simulated_check, simulated_testimony
+from simulated_checks import RUN, SIGNALS
 
-from unimodal_monitor.alarm.alarm import AlarmState
-from unimodal_monitor.copies.audit import Audit, clopper_pearson
 from unimodal_monitor.report.plot_evidence import plot_evidence
-
-AUDIT = Audit(300, 21, 20, clopper_pearson(21, 300), (), 12.0, 300 * 35)
-RUN = [
-    replace(simulated_check(0, FALLING, state=AlarmState.WARMING_UP), testimony=simulated_testimony(gap=0.0)),
-    replace(simulated_check(100, HUMPED), testimony=simulated_testimony(gap=0.2, icr=0.3)),
-    replace(simulated_check(207, FALLING, state=AlarmState.RAISED), testimony=simulated_testimony(), audit=AUDIT),
-    replace(simulated_check(300, FALLING, state=AlarmState.RAISED), testimony=simulated_testimony(gap=0.5)),
-]
-TITLES = ["rise", "normalized gap", "ICR", "spikiness AUC", "copies"]
+from unimodal_monitor.stats.estimate import Estimate
 
 
-def titles(figure):
-    return [axes.get_ylabel().split("\n")[0] for axes in figure.axes]
+def drawn(axes) -> np.ndarray:
+    """(4, T) steps, values, lower and upper limits of a panel."""
+    ((line, _, (segments,)),) = axes.containers
+    limits_T2 = np.array([segment[:, 1] for segment in segments.get_segments()])
+    return np.stack([*line.get_data(), limits_T2.min(1), limits_T2.max(1)])
 
 
-def drawn(axes):
-    """Steps, values, lower and upper limits of a panel."""
-    (bars,) = axes.containers
-    line, _, (segments,) = bars
-    limits = np.array([segment[:, 1] for segment in segments.get_segments()])
-    return line.get_xdata(), line.get_ydata(), limits.min(1), limits.max(1)
+def test_rise_copies_and_signals_have_panels_with_limits_and_units():
+    """In per cent, over one axis of whole steps: there is no step 0.02."""
+    figure = plot_evidence(RUN)
+    rise, gap, *_, copies = figure.axes
+    labels = [axes.get_ylabel().replace("\n", " ") for axes in figure.axes]
+    assert labels == ["rise (% of height)", *[signal.label for signal in SIGNALS], "copies (% of samples)"]
+    expected = [(found.rise, found.rise_low, found.rise_high) for found in (check.verdict for check in RUN)]
+    np.testing.assert_allclose(drawn(rise)[1:], 100 * np.transpose(expected))
+    np.testing.assert_allclose(drawn(gap)[1:], np.tile([[0.3], [0.25], [0.37]], 3))
+    np.testing.assert_allclose(np.ravel(drawn(copies)), [207, 7.0, 4.4, 10.5])
+    single = plot_evidence([replace(RUN[0], signals=())])
+    single.draw_without_rendering()
+    assert all(float(tick).is_integer() for tick in single.axes[0].get_xticks())
 
 
-@pytest.mark.parametrize(
-    ("history", "expected"),
-    [
-        (RUN, TITLES),
-        (RUN[:2], TITLES[:4]),
-        (RUN[:1], TITLES[:4]),
-        ([replace(check, testimony={}, audit=None) for check in RUN], TITLES[:1]),
-        ([replace(check, testimony={**check.testimony, "gap": None}) for check in RUN[:3]], ["rise", *TITLES[2:]]),
-    ],
-    ids=["all", "without an audit", "one check", "without witnesses", "without a gap"],
-)
-def test_each_witness_that_was_heard_has_a_panel(tmp_path, history, expected):
-    """Over one axis of steps, and the figure can be saved."""
-    figure = plot_evidence(history)
-    assert titles(figure) == expected
-    assert figure.axes[-1].get_xlabel() == "step"
-    figure.savefig(tmp_path / "evidence.png", dpi=60)
-    assert (tmp_path / "evidence.png").read_bytes().startswith(b"\x89PNG")
+def test_a_new_signal_appears_by_itself_with_label_neutral_line_and_caveat():
+    """At the level of its headline, the one with the highest lower limit."""
+    mine = Estimate("mine", "my signal", (0.1, 0.2), (0.9, 0.7), (0.1, 0.6), (1.2, 0.8), 0.4, note="Few images.")
+    axes = plot_evidence([RUN[0], replace(RUN[1], signals=(mine,))]).axes[-1]
+    assert (axes.get_ylabel(), axes.get_title("left")) == ("my signal", "Few images.")
+    np.testing.assert_allclose(np.ravel(drawn(axes)), [100, 0.7, 0.6, 0.8])
+    assert [0.4, 0.4] in [list(line.get_ydata()) for line in axes.get_lines()]
 
 
-def test_every_panel_has_its_unit():
-    """Or what its values mean, where they have none."""
-    units = [axes.get_ylabel().split("\n")[1] for axes in plot_evidence(RUN).axes]
-    assert units == ["(% of height)", "(1: memorizer)", "(0: no noise)", "(0.5: alike)", "(% of samples)"]
+def test_a_check_without_a_signal_is_left_out_of_its_panel():
+    """Whether it was not measured or is defined at no level; it stays in the others."""
+    undefined = Estimate("normalized_gap", "normalized gap (1: memorizer)", (), (), (), ())
+    history = [RUN[0], replace(RUN[1], signals=(undefined,)), replace(RUN[2], signals=SIGNALS[1:])]
+    steps = [drawn(axes)[0].tolist() for axes in plot_evidence(history).axes[:3]]
+    assert steps == [[0, 100, 207], [0], [0, 207]]
 
 
-def test_the_rise_is_in_per_cent_of_the_height():
-    """With the verdict's limits."""
-    steps, *values = drawn(plot_evidence(RUN).axes[0])
-    assert steps.tolist() == [0, 100, 207, 300]
-    expected = [
-        100 * np.array([check.verdict.rise, check.verdict.rise_low, check.verdict.rise_high]) / check.verdict.height
-        for check in RUN
-    ]
-    np.testing.assert_allclose(np.array(values).T, expected)
-
-
-def test_witnesses_are_shown_at_their_telling_level():
-    """Level 3 in the simulation, with its limits; those of the ICR are 1.96 standard errors away."""
-    gap, icr, auc = (drawn(axes)[1:] for axes in plot_evidence(RUN[1:2]).axes[1:])
-    np.testing.assert_allclose(np.ravel(gap), [0.2, 0.15, 0.27])
-    np.testing.assert_allclose(np.ravel(icr), [0.3, 0.3 - 1.96 * 0.02, 0.3 + 1.96 * 0.02])
-    np.testing.assert_allclose(np.ravel(auc), [0.6, 0.55, 0.67])
-
-
-def test_a_check_that_a_witness_was_not_heard_at_is_left_out_of_its_panel():
-    """And stays in the others."""
-    history = [RUN[0], replace(RUN[1], testimony={**RUN[1].testimony, "gap": None}), *RUN[2:]]
-    rise, gap = plot_evidence(history).axes[:2]
-    assert drawn(gap)[0].tolist() == [0, 207, 300]
-    assert drawn(rise)[0].tolist() == [0, 100, 207, 300]
-
-
-def test_copies_are_shown_in_front_of_the_alarm():
-    """An audit is made when the alarm is raised, so both are at one step; the limits are the audit's."""
-    axes = plot_evidence(RUN).axes[-1]
-    steps, *values = drawn(axes)
-    assert steps.tolist() == [207]
-    np.testing.assert_allclose(np.ravel(values), 100 * np.array([AUDIT.fraction, *AUDIT.interval]))
-    (alarm,) = [line for line in axes.get_lines() if list(line.get_xdata()) == [207, 207]]
-    assert alarm.get_zorder() < min(part.get_zorder() for part in axes.containers[0].get_children())
-
-
-def test_the_first_alarm_is_marked():
-    """At its step, and not at all in a run without one."""
-    assert [text.xy[0] for text in plot_evidence(RUN).axes[0].texts] == [207]
-    assert not plot_evidence(RUN[:2]).axes[0].texts
-
-
-def test_limits_that_rounding_puts_beyond_the_value_are_drawn():
-    """As of the memorizer itself, whose limits are all 1."""
-    said = simulated_testimony(gap=1.0)
-    said["gap"]["normalized"] |= {"value_L": [1.0] * 4, "low_L": [1 + 3e-16] * 4, "high_L": [1 - 2e-16] * 4}
-    _, value, low, high = drawn(plot_evidence([replace(RUN[1], testimony=said)]).axes[1])
-    assert low == value == high == 1.0
-
-
-def test_a_flat_icr_is_not_stretched():
-    """Its panel has no neutral value, and a change in the fifth digit is none."""
-    said = simulated_testimony(icr=0.4)
-    said["contamination"] |= {"error_K": [1e-6] * 9}
-    low, high = plot_evidence([replace(check, testimony=said) for check in RUN]).axes[2].get_ylim()
-    assert low < 0.397
-    assert high > 0.403
-
-
-def test_the_steps_of_a_single_check_are_whole():
-    """There is no step 0.02."""
-    figure = plot_evidence(RUN[:1])
-    figure.draw_without_rendering()
-    assert all(float(tick).is_integer() for tick in figure.axes[-1].get_xticks())
+def test_tiny_intervals_are_drawn_and_not_stretched_without_a_neutral_value():
+    """Even where rounding puts the limits beyond the value."""
+    signal = Estimate("flat", "flat", (0.1,), (1.0,), (1 + 3e-16,), (1 - 2e-16,))
+    axes = plot_evidence([replace(RUN[1], signals=(signal,))]).axes[1]
+    np.testing.assert_allclose(np.ravel(drawn(axes)), [100, 1, 1, 1])
+    assert np.ptp(axes.get_ylim()) > 5e-3

@@ -1,4 +1,4 @@
-"""Training images that occur more than once, and what they hide from the 1/3 rule."""
+"""Training images that occur more than once, which the 1/3 rule alone misses."""
 
 import torch
 from torch import Tensor
@@ -6,92 +6,56 @@ from torch import Tensor
 from unimodal_monitor.copies.nearest import Distances, NearestImages
 
 THIRD = 1 / 3
-NUM_TYPICAL = 256
-"""Training images from which the typical distance is taken."""
-NUM_ROWS = 64
-"""Images whose distances to all training images are held at once."""
+NUM_TYPICAL = 256  # training images from which the typical distance is taken
 
 
 def distinct_distances(samples: Tensor, nearest: NearestImages, distances: Distances) -> Tensor:
-    """Distance of each sample to the nearest training image that is no near-duplicate of its nearest one.
+    """(N,) distance of each sample to the nearest training image that is no near-duplicate of its nearest one.
 
-    The 1/3 rule compares the nearest training image with the second nearest, and fails where those two are the same
-    picture: a perfect copy of an image that occurs twice has the ratio 1. Here near-duplicates of the nearest image,
-    see `near_duplicates`, are passed over. Where there are none, this is the second distance itself.
-
-    Args:
-        samples: (N, ...).
-        nearest: of these samples.
-        distances: to the training images.
-
-    Returns:
-        (N,) never below `nearest.distances[:, 1]` but for rounding.
+    The 1/3 rule compares the distances to the nearest and the second nearest training image. It fails where these two
+    show the same picture: an exact copy of an image that occurs twice has the ratio 1. Here near-duplicates of the
+    nearest image (`near_duplicates`) are skipped. Where there are none, the result is the second distance itself.
     """
-    anchors, anchor_of = nearest.indices[:, 0].unique(return_inverse=True)
+    anchors, anchor_of = torch.unique(nearest.indices[:, 0], return_inverse=True)
     groups = near_duplicates(anchors, distances)
     result = nearest.distances[:, 1].clone()
-    rows = torch.tensor([i for i, anchor in enumerate(anchor_of.tolist()) if len(groups[anchor])], dtype=torch.long)
-    for block in rows.split(NUM_ROWS):
-        for row, between in zip(block.tolist(), distances.between(samples[block.to(samples.device)]), strict=True):
-            between[groups[anchor_of[row]]] = torch.inf
-            between[nearest.indices[row, 0]] = torch.inf
-            result[row] = between.min()
+    numbers = [i for i, anchor in enumerate(anchor_of.tolist()) if len(groups[anchor])]
+    for i, row in zip(numbers, distances.rows(samples[numbers]), strict=True):
+        row[groups[anchor_of[i]]] = torch.inf
+        row[nearest.indices[i, 0]] = torch.inf
+        result[i] = row.min()
     return result
 
 
 def near_duplicates(anchors: Tensor, distances: Distances) -> list[Tensor]:
-    """Other training images that show the same picture as these, mirrored or not.
+    """Numbers of the other training images that show the same picture as each of the anchors (A,), mirrored or not.
 
-    Sort the others by their distance r to the anchor. The first j are its near-duplicates, for the largest j with
+    Sort the others by their distance r to the anchor. The first j are near-duplicates, for the largest j with
 
-    - r_j < r_(j+1) / 3: were they samples, the 1/3 rule would call them copies of it, and
-    - r_j < a third of the distance that is typical between a training image and its nearest different one.
+    - r_j < r_(j+1) / 3, as in the 1/3 rule: a continuum of similar images (frames of a film) has no such gap;
+    - r_j < 1/3 of the typical distance of a training image to its nearest different one: this spares the images of a
+      cluster that is merely far from all others.
 
-    The first keeps a continuum of similar images apart, such as the frames of a film, the second a cluster that is
-    merely far from all others. Repeated images are found however often they occur. Not found are crops, shifts and
-    changes of colour, and altered duplicates where most of the training images have one: they are then the typical
-    distance. Images that are far more alike than those of the set usually are (a still scene, empty slices of a scan)
-    pass for one picture; the plain rule's count, given beside this one's, is the one without them.
-
-    Args:
-        anchors: (A,) numbers of training images.
-        distances: to the training images.
-
-    Returns:
-        for each anchor the numbers of its near-duplicates, often none.
+    Repeated images are found however often they occur. Crops, shifts and changes of colour are not found, nor altered
+    duplicates if most images have one, since theirs is then the typical distance. Images far more alike than the rest
+    of the set (a still scene, empty slices of a scan) count as one picture; the plain rule has no such exception.
     """
-    limit = THIRD * _typical_distance(distances)
-    groups = []
-    for block in anchors.split(NUM_ROWS):
-        for anchor, between in zip(block.tolist(), _to_all(block, distances), strict=True):
-            groups.append(_before_the_gap(between, anchor, limit))
-    return groups
+    limit, training = THIRD * _typical_distance(distances), distances.training
+    rows = distances.rows(training[anchors.to(training.device)])
+    return [_before_the_gap(row, anchor, limit) for anchor, row in zip(anchors.tolist(), rows, strict=True)]
 
 
-def _before_the_gap(between: Tensor, anchor: int, limit: float) -> Tensor:
+def _before_the_gap(row: Tensor, anchor: int, limit: float) -> Tensor:
     """Numbers of the images on the near side of the last gap below the limit."""
-    between[anchor] = torch.inf
-    near = (between < limit).nonzero().flatten()
-    near = near[between[near].argsort()]
-    beyond = between[(between >= limit) & between.isfinite()]
-    if not len(near) or not len(beyond):
-        return near[:0]
-    sorted_distances = torch.cat([between[near], beyond.min()[None]])
-    gaps = (sorted_distances[:-1] < THIRD * sorted_distances[1:]).nonzero().flatten()
-    return near[: int(gaps[-1]) + 1] if len(gaps) else near[:0]
+    row[anchor] = torch.inf
+    ascending, order = row.topk(min(int((row < limit).sum()) + 1, len(row) - 1), largest=False)
+    gaps = (ascending[:-1] < THIRD * ascending[1:]).nonzero().flatten()
+    return order[: int(gaps[-1]) + 1] if len(gaps) else order[:0]
 
 
 def _typical_distance(distances: Distances) -> float:
     """Median distance of training images to the nearest that is not equal to them; inf where all are equal."""
-    count = len(distances.training)
-    rows = torch.linspace(0, count - 1, min(count, NUM_TYPICAL)).round().long()
-    nearest = []
-    for block in rows.split(NUM_ROWS):
-        between = _to_all(block, distances)
-        nearest.append(between.masked_fill(between == 0, torch.inf).amin(1))
-    return float(torch.cat(nearest).median())
-
-
-def _to_all(rows: Tensor, distances: Distances) -> Tensor:
-    """(A, M) distances of these training images to all."""
-    return distances.between(distances.training[rows.to(distances.training.device)])
+    training = distances.training
+    numbers = torch.linspace(0, len(training) - 1, min(len(training), NUM_TYPICAL)).round().long()
+    rows = distances.rows(training[numbers.to(training.device)])
+    return float(torch.stack([row.masked_fill(row == 0, torch.inf).min() for row in rows]).median())

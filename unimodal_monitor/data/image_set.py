@@ -1,4 +1,4 @@
-"""ImageSet: images of one role, checked."""
+"""ImageSet: checked images of one role."""
 
 from dataclasses import dataclass
 
@@ -8,20 +8,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images of one role.
+    """Images of one role; a ValueError if a pixel is not finite, or the labels are no classes."""
 
-    Args:
-        images: (N, ...) in model space, as the training loop would noise them.
-        labels: (N,) integer classes from 0, or None where there are none.
-        indices: (N,) rows of the dataset they came from, or None.
-
-    Raises:
-        ValueError: if a pixel is not finite, or labels are no integers from 0, one for each image.
-    """
-
-    images: Tensor
-    labels: Tensor | None = None
-    indices: Tensor | None = None
+    images: Tensor  # (N, ...) floats in model space, as the training loop would noise them
+    labels: Tensor | None = None  # (N,) integer classes from 0
+    indices: Tensor | None = None  # (N,) rows of the dataset that the images came from
 
     def __post_init__(self) -> None:
         if self.images.ndim < 2 or not self.images.is_floating_point():
@@ -29,12 +20,11 @@ class ImageSet:
                 f"images must be floats of shape (N, ...) in model space, got {self.images.dtype} "
                 f"{tuple(self.images.shape)}; give a `transform` that makes them so"
             )
-        finite = self.images.flatten(1).isfinite().all(1)
-        if not finite.all():
-            raise ValueError(
-                f"{int((~finite).sum())} images hold NaN or infinite pixels, the first is number "
-                f"{int((~finite).nonzero()[0])}"
-            )
+        if self.images.dtype == torch.float64:  # as NumPy gives them; networks compute in float32
+            object.__setattr__(self, "images", self.images.float())
+        broken = (~self.images.flatten(1).isfinite().all(1)).nonzero()[:, 0]
+        if len(broken):
+            raise ValueError(f"{len(broken)} images have NaN or infinite pixels, the first is number {int(broken[0])}")
         if self.labels is not None:
             check_labels(self.labels, len(self.images))
 
@@ -43,11 +33,8 @@ class ImageSet:
 
     def take(self, rows: Tensor) -> "ImageSet":
         """The images of these rows, with their labels and indices."""
-
-        def pick(values: Tensor | None) -> Tensor | None:
-            return None if values is None else values[rows]
-
-        return ImageSet(self.images[rows], pick(self.labels), pick(self.indices))
+        labels, indices = (None if values is None else values[rows] for values in (self.labels, self.indices))
+        return ImageSet(self.images[rows], labels, indices)
 
 
 def check_labels(labels: Tensor, num_images: int) -> None:

@@ -1,14 +1,18 @@
-"""ProbeSet: the images a check looks at, in three roles."""
+"""ProbeSet: the images of all checks of a run, in three roles."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import blake2b
+from itertools import combinations
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unimodal_monitor.data.datasets import LABEL_KEYS, balanced_rows, draw
+from unimodal_monitor.data.datasets import balanced_rows, draw
 from unimodal_monitor.data.image_set import ImageSet
+from unimodal_monitor.data.items import LABEL_KEYS
 from unimodal_monitor.forward.isolation import private_rng
 
 
@@ -16,14 +20,21 @@ from unimodal_monitor.forward.isolation import private_rng
 class ProbeSet:
     """The images of a check; they stay the same for the whole run.
 
+    The classes of the fit and held-out images are numbered anew from 0, without gaps, in the order of their labels.
+
     Args:
-        members: images that the model trains on.
-        heldout: labelled images that it never sees; the probe is scored on them.
-        fit: labelled images on which the probe is fitted; by `from_datasets` a part of the held-out
-            ones that is not scored, or the members, as in the paper.
+        members: Images that the model trains on.
+        heldout: Images that the model never sees; the probe is scored on them.
+        fit: Labelled images on which the probe is fitted; from `from_datasets` they are a part of the held-out
+            images, which is not scored, or the members, as in the paper.
 
     Raises:
-        ValueError: if shapes differ, a single class is present, or one image has two roles.
+        ValueError: If shapes differ, a labelled role has a single class or fewer than two images per class, or an
+            image has two roles.
+
+    >>> members, heldout, fit = (ImageSet(torch.randn(8, 3, 4, 4), torch.arange(8) % 2) for _ in range(3))
+    >>> ProbeSet(members, heldout, fit).num_classes
+    2
     """
 
     members: ImageSet
@@ -31,29 +42,18 @@ class ProbeSet:
     fit: ImageSet
 
     def __post_init__(self) -> None:
-        roles = {"members": self.members, "heldout": self.heldout, "fit": self.fit}
+        roles = {"members": self.members, "fit": self.fit, "heldout": self.heldout}
         shapes = {name: tuple(role.images.shape[1:]) for name, role in roles.items()}
         if len(set(shapes.values())) > 1:
-            raise ValueError(f"the roles hold images of different shapes: {shapes}")
-        for name in ("heldout", "fit"):
-            labels = roles[name].labels
-            if labels is not None and len(labels.unique()) < 2:
-                raise ValueError(
-                    f"all {len(labels)} images of {name!r} are of class {int(labels[0])}; "
-                    "a probe needs two classes or more"
-                )
-        _check_disjoint("members", self.members, "heldout", self.heldout)
-        _check_disjoint("fit", self.fit, "heldout", self.heldout)
-        if self.fit is not self.members:
-            _check_disjoint("members", self.members, "fit", self.fit)
+            raise ValueError(f"the roles have images of different shapes: {shapes}")
+        self._number_classes()
+        if self.fit is self.members:
+            del roles["fit"]
+        _check_disjoint(roles)
 
     @property
     def num_classes(self) -> int:
-        """Number of classes: one more than the highest label.
-
-        Raises:
-            ValueError: if the fit or the held-out images have no labels.
-        """
+        """Number of classes among the fit and held-out images; a ValueError where either have no labels."""
         if self.fit.labels is None or self.heldout.labels is None:
             raise ValueError(
                 "the probe needs labels: the fit and held-out images must be (image, label) pairs "
@@ -63,13 +63,23 @@ class ProbeSet:
 
     @property
     def is_unlabelled(self) -> bool:
-        """Whether there are no labels to probe with."""
+        """Whether there are no labels to fit a probe to."""
         return self.fit.labels is None and self.heldout.labels is None
 
     @property
     def has_images(self) -> bool:
-        """Whether they are images, (N, C, H, W), which have augmentations; vectors have none that are known."""
+        """Whether they are images, (N, C, H, W), for which augmentations are known; for vectors none are."""
         return self.heldout.images.ndim == 4
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all images and labels: checks of other images do not compare."""
+        state = blake2b(digest_size=8)
+        for role in (self.members, self.fit, self.heldout):
+            for values in (role.images, role.labels):
+                if values is not None:
+                    state.update(values.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        return state.hexdigest()
 
     @property
     def std(self) -> float:
@@ -92,22 +102,27 @@ class ProbeSet:
         """Draw class-balanced subsets of two datasets.
 
         Args:
-            members: map-style dataset of tuples or dicts, (images, labels) tensors, or a tensor of images:
-                what the model trains on.
-            heldout: the same for images that it never sees.
-            num_members: how many members to draw; None for all.
-            num_heldout: how many held-out images to draw, for fitting and scoring together; None for all.
-            fit: "heldout" fits the probe on `num_fit` of the held-out images and scores it on the others,
+            members: What the model trains on: a map-style dataset of tuples or dicts, (images, labels) tensors, or
+                a tensor of images.
+            heldout: The same for images that the model never sees.
+            num_members: Number of members to draw; None for all.
+            num_heldout: Number of held-out images to draw, for fitting and scoring together; None for all.
+            fit: "heldout" fits the probe on `num_fit` of the held-out images and scores it on the others;
                 "members" fits it on the members and scores it on all held-out images (the paper's protocol).
-            num_fit: how many held-out images to fit on; None for a third of them, and none where they have no labels.
-            transform: from what the dataset yields as image to a tensor in model space.
-            seed: of the draws, and of a dataset's own random augmentation.
+            num_fit: Number of held-out images to fit on; None for a third of them. Without labels there are none.
+            transform: Function from what a dataset yields as image to a tensor in model space.
+            seed: Seed of the draws, and of a dataset's own random augmentation.
 
         Raises:
-            ValueError: if a dataset is too small, an item is not understood, or as `ProbeSet`.
+            ValueError: If a dataset is too small, an item cannot be understood, or as for `ProbeSet`.
+
+        >>> images, labels = torch.randn(90, 3, 4, 4), torch.arange(90) % 3
+        >>> probe_set = ProbeSet.from_datasets(members=(images[:30], labels[:30]), heldout=(images[30:], labels[30:]))
+        >>> len(probe_set.members), len(probe_set.fit), len(probe_set.heldout)
+        (30, 20, 40)
         """
         if fit not in ("heldout", "members"):
-            raise ValueError(f"fit = {fit!r}; it is 'heldout' or 'members'")
+            raise ValueError(f"fit must be 'heldout' or 'members', got {fit!r}")
         with private_rng(seed):
             drawn_members = draw(members, num_members, transform=transform, seed=seed, role="members")
             drawn = draw(heldout, num_heldout, transform=transform, seed=seed, role="heldout")
@@ -121,27 +136,46 @@ class ProbeSet:
         num_fit = len(drawn) // 3 if num_fit is None else num_fit
         if not 0 < num_fit < len(drawn):
             raise ValueError(
-                f"num_fit = {num_fit} of {len(drawn)} held-out images leaves nothing to fit on or to score"
+                f"num_fit must be from 1 to {len(drawn) - 1} of {len(drawn)} held-out images, got {num_fit}"
             )
-        rows = torch.from_numpy(balanced_rows(drawn.labels, len(drawn), num_fit, seed=seed + 1))
-        scored = torch.ones(len(drawn), dtype=torch.bool)
-        scored[rows] = False
-        return cls(
-            members=drawn_members, heldout=drawn.take(scored.nonzero()[:, 0]), fit=drawn.take(rows.sort().values)
-        )
+        is_fit = torch.zeros(len(drawn), dtype=torch.bool)
+        is_fit[torch.from_numpy(balanced_rows(drawn.labels, len(drawn), num_fit, seed=seed + 1))] = True
+        return cls(members=drawn_members, heldout=drawn.take(~is_fit), fit=drawn.take(is_fit))
+
+    def _number_classes(self) -> None:
+        """Number the classes from 0 without gaps, and check that there are enough of them and of their images."""
+        if self.fit.labels is None or self.heldout.labels is None:
+            return
+        ids = torch.cat([self.heldout.labels, self.fit.labels])
+        classes, numbers = torch.unique(ids, return_inverse=True)
+        of_heldout, of_fit = numbers.split([len(self.heldout), len(self.fit)])
+        for name, labels in (("heldout", of_heldout), ("fit", of_fit)):
+            num, least = len(labels), 2 * len(classes)
+            if num < least:
+                raise ValueError(
+                    f"{name!r} needs at least {least} images for {len(classes)} classes, got {num}; "
+                    "ten or more of each class are better"
+                )
+            if bool((labels == labels[0]).all()):
+                which = int(classes[labels[0]])
+                raise ValueError(f"all {num} images of {name!r} are of class {which}; a probe needs two classes")
+        fit = replace(self.fit, labels=of_fit)
+        if self.fit is self.members:
+            object.__setattr__(self, "members", fit)
+        object.__setattr__(self, "fit", fit)
+        object.__setattr__(self, "heldout", replace(self.heldout, labels=of_heldout))
 
 
-def _check_disjoint(name: str, images: ImageSet, other_name: str, others: ImageSet) -> None:
-    where = {pixels: row for row, pixels in enumerate(_bytes(images.images))}
-    shared = [(where[pixels], row) for row, pixels in enumerate(_bytes(others.images)) if pixels in where]
-    if shared:
-        raise ValueError(
-            f"{len(shared)} images are both in {name!r} and in {other_name!r} "
-            f"(numbers {shared[0][0]} and {shared[0][1]} are the first); a role must not share images"
-        )
-
-
-def _bytes(images: Tensor) -> Iterator[bytes]:
-    """The pixels of each image, of any precision: NumPy has no bfloat16."""
-    for image in images.detach().cpu().contiguous().view(torch.uint8):
-        yield image.numpy().tobytes()
+def _check_disjoint(roles: dict[str, ImageSet]) -> None:
+    # NumPy has no bfloat16: the pixels are hashed as bytes, image by image
+    pixels = {name: role.images.detach().cpu().contiguous().view(torch.uint8) for name, role in roles.items()}
+    digests = {name: [blake2b(image.numpy(), digest_size=16).digest() for image in pixels[name]] for name in roles}
+    for name, other in combinations(roles, 2):
+        where = {digest: row for row, digest in enumerate(digests[name])}
+        shared = [(where[digest], row) for row, digest in enumerate(digests[other]) if digest in where]
+        if shared:
+            raise ValueError(
+                f"{len(shared)} images are both in {name!r} and in {other!r} "
+                f"(numbers {shared[0][0]} and {shared[0][1]} are the first); a role must not share images, "
+                "and 'fit' is drawn from the held-out ones"
+            )

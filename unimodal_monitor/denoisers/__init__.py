@@ -1,9 +1,8 @@
 """Denoisers: one contract, `denoiser(noised, sigma) -> denoised`, for every calling convention."""
 
-from unimodal_monitor.denoisers.base import Denoiser
+from unimodal_monitor.denoisers.base import Denoiser, as_denoiser
 from unimodal_monitor.denoisers.edm import EDMDenoiser
 from unimodal_monitor.denoisers.flow import FlowDenoiser
-from unimodal_monitor.denoisers.network import Network, weights_used
 from unimodal_monitor.denoisers.vp import Prediction, VPDenoiser
 
-__all__ = ["Denoiser", "EDMDenoiser", "FlowDenoiser", "Network", "Prediction", "VPDenoiser", "weights_used"]
+__all__ = ["Denoiser", "EDMDenoiser", "FlowDenoiser", "Prediction", "VPDenoiser", "as_denoiser"]

@@ -2,35 +2,36 @@
 
 import math
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from unimodal_monitor.denoisers.network import Network
+from unimodal_monitor.denoisers.network import NetworkDenoiser
 
 
-class EDMDenoiser:
+class EDMDenoiser(NetworkDenoiser):
     """`net(noised, sigma) -> denoised`: every scaling is inside the network.
 
+    Args:
+        net: Network; if it has `sigma_min` and `sigma_max`, levels outside are not used.
+        weights, condition: Averaged tensors by the network's names; keyword arguments of every call.
+
     Source: Karras et al. 2022 (arXiv 2206.00364), equation 7.
+
+    >>> import torch
+    >>> class Shrink(torch.nn.Module):
+    ...     def forward(self, x, sigma):
+    ...         return x / (1 + sigma.view(-1, 1) ** 2)
+    >>> EDMDenoiser(Shrink())(torch.ones(1, 2), torch.ones(1))
+    tensor([[0.5000, 0.5000]])
     """
-
-    def __init__(self, network: Network) -> None:
-        self.call = network
-
-    @property
-    def network(self) -> nn.Module:
-        """The job's module, see `Denoiser`."""
-        return self.call.module
 
     def __call__(self, noised: Tensor, sigma: Tensor) -> Tensor:
         """Denoise, see `Denoiser`."""
-        return self.call(noised, sigma.to(noised))
+        return self.predict(noised, sigma.to(noised))
 
     def snap(self, sigmas: Tensor) -> Tensor:
-        """The wanted levels from the network's `sigma_min` to its `sigma_max`, where it states them."""
+        """The requested levels from the network's `sigma_min` to its `sigma_max`, if it has them."""
         low, high = self._limit("sigma_min", 0.0), self._limit("sigma_max", math.inf)
-        within = (sigmas > 0) & sigmas.isfinite() & (sigmas >= low * (1 - 1e-6)) & (sigmas <= high * (1 + 1e-6))
-        return torch.unique(sigmas[within])
+        return super().snap(sigmas[(sigmas >= low * (1 - 1e-6)) & (sigmas <= high * (1 + 1e-6))])
 
     def _limit(self, name: str, default: float) -> float:
         limit = getattr(self.network, name, None)

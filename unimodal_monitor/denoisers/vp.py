@@ -1,60 +1,57 @@
 """Networks that take variance-preserving images and an integer timestep: DDPM, LDM, ADM, DiT, lucidrains."""
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from unimodal_monitor.denoisers.network import Network, per_image
+from unimodal_monitor.denoisers.network import NetworkDenoiser, per_image
 
-Prediction = Literal["epsilon", "v_prediction", "sample"]
-"""What a network of this family puts out: the noise, the velocity of Salimans and Ho, or the clean images."""
+Prediction = Literal["epsilon", "v_prediction", "sample"]  # the noise, the velocity of Salimans and Ho, clean images
 
-ZERO_SNR = 1e-6
-"""Below this `alphas_cumprod` (sigma of 1000) a timestep holds no image and is never used."""
+ZERO_SNR = 1e-6  # timesteps with `alphas_cumprod` below this (sigma of 1000) contain no image and are not used
 
 
-class VPDenoiser:
-    """`net(noised / sqrt(1 + sigma^2), timestep)`, the timestep being the nearest in log sigma.
+@dataclass(eq=False, repr=False, kw_only=True)
+class VPDenoiser(NetworkDenoiser):
+    """`net(noised / sqrt(1 + sigma^2), timestep)` with the timestep that is nearest in log sigma.
 
     Args:
-        network: the call of the job's module.
-        alphas_cumprod: (T,) the schedule's, by timestep; a copy is kept, since samplers may change the original.
-        prediction: what the network puts out.
-
-    Raises:
-        ValueError: if `alphas_cumprod` has not two timesteps with 0 < alphas_cumprod < 1, or on another prediction.
+        alphas_cumprod: (T,) cumulated alphas of the schedule, at least two of them between 0 and 1; copied, because
+            samplers may change the original.
+        prediction: What the network predicts.
+        weights, condition: Averaged tensors by the network's names; keyword arguments of every call.
 
     Source: Ho et al. 2020 (arXiv 2006.11239), equation 4; Salimans and Ho 2022 (arXiv 2202.00512), appendix D, for v.
+
+    >>> alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
+    >>> VPDenoiser(nn.Identity(), alphas_cumprod=alphas_cumprod).snap(torch.tensor([0.001, 1.0, 1000.0]))
+    tensor([0.0100, 0.9995])
     """
 
-    def __init__(self, network: Network, *, alphas_cumprod: Tensor, prediction: Prediction = "epsilon") -> None:
-        if prediction not in get_args(Prediction):
-            raise ValueError(f"prediction is {prediction!r}; it can be {', '.join(get_args(Prediction))}")
-        self.call = network
-        self.alphas_cumprod = alphas_cumprod.detach().to("cpu", torch.float64, copy=True)
-        self.prediction = prediction
+    alphas_cumprod: Tensor
+    prediction: Prediction = "epsilon"
+
+    def __post_init__(self, net: nn.Module) -> None:
+        super().__post_init__(net)
+        if self.prediction not in get_args(Prediction):
+            raise ValueError(f"prediction is {self.prediction!r}; need one of {', '.join(get_args(Prediction))}")
+        self.alphas_cumprod = self.alphas_cumprod.detach().to("cpu", torch.float64, copy=True)
         is_usable = (self.alphas_cumprod >= ZERO_SNR) & (self.alphas_cumprod < 1)
-        if self.alphas_cumprod.ndim != 1 or is_usable.sum() < 2:
-            raise ValueError(
-                f"alphas_cumprod is of shape {tuple(alphas_cumprod.shape)} with {int(is_usable.sum())} values between"
-                f" 0 and 1; a schedule of two timesteps or more would do"
-            )
+        shape, num_usable = tuple(self.alphas_cumprod.shape), int(is_usable.sum())
+        if len(shape) != 1 or num_usable < 2:
+            raise ValueError(f"alphas_cumprod of shape {shape} has {num_usable} values in (0, 1); need (T,), 2 or more")
         self._timesteps = is_usable.nonzero().flatten()
         usable = self.alphas_cumprod[is_usable]
         self._sigmas = ((1 - usable) / usable).sqrt()
-
-    @property
-    def network(self) -> nn.Module:
-        """The job's module, see `Denoiser`."""
-        return self.call.module
 
     def __call__(self, noised: Tensor, sigma: Tensor) -> Tensor:
         """Denoise, see `Denoiser`."""
         timesteps = self._timesteps.to(noised.device)[self._nearest(sigma.to(noised.device))]
         s = per_image(sigma, noised)
         scale = (1 + s**2).rsqrt()
-        prediction = self.call(noised * scale, timesteps)
+        prediction = self.predict(noised * scale, timesteps)
         if self.prediction == "epsilon":
             return noised - s * prediction
         if self.prediction == "v_prediction":
@@ -62,15 +59,12 @@ class VPDenoiser:
         return prediction
 
     def snap(self, sigmas: Tensor) -> Tensor:
-        """The nearest timesteps' levels.
-
-        Levels below the lowest timestep become that one; levels above the highest by more than a step are dropped.
-        """
+        """The levels of the nearest timesteps; levels above the highest by more than a step are dropped."""
         highest = self._sigmas.topk(2).values
         reachable = sigmas[(sigmas > 0) & (sigmas <= highest[0] ** 2 / highest[1])]
-        return torch.unique(self._sigmas[self._nearest(reachable).cpu()]).to(sigmas)
+        return super().snap(self._sigmas[self._nearest(reachable).cpu()]).to(sigmas)
 
     def _nearest(self, sigmas: Tensor) -> Tensor:
-        """(N,) for each level the place of the nearest timestep in `_timesteps` and `_sigmas`."""
+        """(N,) index into `_timesteps` and `_sigmas` of the nearest timestep."""
         known = self._sigmas.to(sigmas).log()
         return (sigmas.log()[:, None] - known).abs().argmin(dim=1)

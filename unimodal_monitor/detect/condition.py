@@ -1,4 +1,4 @@
-"""The null condition: what a network is given in place of a label or a prompt, so that no label reaches it."""
+"""The null condition: what a network gets in place of a label or a prompt, so that no label reaches it."""
 
 import inspect
 from collections.abc import Mapping
@@ -15,49 +15,33 @@ LABEL_NAMES = ("class_labels", "y", "labels", "label", "classes", "class_cond")
 def null_condition(
     network: nn.Module, *, condition: Mapping[str, object] | None = None, null_class: int | None = None
 ) -> dict[str, object]:
-    """Keyword arguments that condition the network on nothing.
+    """Keyword arguments of the network that mean "no condition"; a class id is an int64 tensor of shape (1,).
 
-    Args:
-        network: the unwrapped network.
-        condition: arguments given by the user; they stand.
-        null_class: the class id that means "no class"; None to take the row that the network keeps for it.
-
-    Returns:
-        Arguments by name; a class id is an int64 tensor of shape (1,), to be expanded to the batch.
-
-    Raises:
-        ValueError: if the network wants a condition of which the null value is not known, or `condition` names an
-            argument that it does not have.
+    What the user gives is kept. A class without `null_class` is the extra row of the network's class embedding.
     """
-    given = dict(condition or {})
-    names = forward_parameters(network)
+    given, names = dict(condition or {}), forward_parameters(network)
     label = next((name for name in LABEL_NAMES if name in names), None)
     if null_class is not None and label is None:
-        raise ValueError(f"null_class={null_class}, but {_describe(network)} has none of {', '.join(LABEL_NAMES)}")
+        name = type(network).__name__
+        raise ValueError(f"null_class={null_class}, but the forward of {name} takes none of {', '.join(LABEL_NAMES)}")
     if label is not None and label not in given:
-        class_id = _class_id(network, null_class, label)
+        num_rows, null_row = _label_table(network)
+        class_id = null_row if null_class is None else null_class
+        if class_id is None and num_rows is not None:
+            raise ValueError(
+                f"null_class: {type(network).__name__} takes {label} and has no row for 'no class'; true labels would"
+                f" leak into the features; give null_class= one id for all images, or condition={{{label!r}: ...}}"
+            )
+        if null_class is not None and num_rows is not None and not 0 <= null_class < num_rows:
+            raise ValueError(f"null_class={null_class}, but the network's table has classes 0 to {num_rows - 1}")
         given |= {} if class_id is None else {label: torch.tensor([class_id])}
-    _check_names(network, given)
+    if names:
+        _check_names(network, given)
     return given
 
 
-def _class_id(network: nn.Module, null_class: int | None, label: str) -> int | None:
-    """The null class, None if the network does well without a label."""
-    num_rows, null_row = _label_table(network)
-    if null_class is not None:
-        if num_rows is not None and not 0 <= null_class < num_rows:
-            raise ValueError(f"null_class={null_class}, but the network's table has classes 0 to {num_rows - 1}")
-        return null_class
-    if null_row is None and num_rows is not None:
-        raise ValueError(
-            f"{type(network).__name__} takes {label} and keeps no row for 'no class', and the true one would leak into"
-            f" the features: give null_class= one id for all images, or condition={{{label!r}: ...}}"
-        )
-    return null_row
-
-
 def _label_table(network: nn.Module) -> tuple[int | None, int | None]:
-    """Rows of the network's class embedding and the row that is certainly null; None for what is not there."""
+    """Number of rows of the network's class embedding, and its null row; None for what is not known."""
     if "DiTTransformer2DModel" in class_names(network):
         null_row = int(network.config.num_embeds_ada_norm)  # type: ignore[union-attr, arg-type]
         return null_row + 1, null_row
@@ -73,23 +57,16 @@ def _label_table(network: nn.Module) -> tuple[int | None, int | None]:
 
 def _check_names(network: nn.Module, given: Mapping[str, object]) -> None:
     parameters = forward_parameters(network)
-    if not parameters:
-        return
-    takes_any = inspect.Parameter.VAR_KEYWORD in {
-        parameter.kind for parameter in inspect.signature(network.forward).parameters.values()
-    }
+    forward, signature = f"the forward of {type(network).__name__}", inspect.signature(network.forward)
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
     unknown = [name for name in given if name not in parameters and not takes_any]
     if unknown:
-        raise ValueError(f"condition has {', '.join(unknown)}; {_describe(network)} takes {', '.join(parameters)}")
-    required = [name for name, parameter in parameters.items() if parameter.default is inspect.Parameter.empty]
+        raise ValueError(f"condition has {', '.join(unknown)}; {forward} takes {', '.join(parameters)}")
+    required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
     missing = [name for name in required if name not in (*input_names(network), *given)]
     if missing:
-        prompt = " (for a prompt: the empty prompt's embedding, (1, tokens, width))"
+        prompt = " (the embedding of the empty prompt, (1, tokens, width))" * ("encoder_hidden_states" in missing)
         raise ValueError(
-            f"{_describe(network)} needs {', '.join(missing)}: give condition={{{missing[0]!r}: ...}}, the value that"
-            f" means no condition{prompt if missing[0] == 'encoder_hidden_states' else ''}"
+            f"condition: {forward} needs {', '.join(missing)}; give condition={{{missing[0]!r}: ...}} with the value"
+            f" that means no condition{prompt}"
         )
-
-
-def _describe(network: nn.Module) -> str:
-    return f"the forward of {type(network).__name__}"

@@ -8,14 +8,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from unimodal_monitor.denoisers.base import Denoiser
-from unimodal_monitor.denoisers.edm import EDMDenoiser
-from unimodal_monitor.denoisers.flow import FlowDenoiser
-from unimodal_monitor.denoisers.network import Network, forward_parameters, unwrap
-from unimodal_monitor.denoisers.vp import Prediction, VPDenoiser
+from unimodal_monitor.denoisers import Denoiser, EDMDenoiser, FlowDenoiser, Prediction, VPDenoiser
+from unimodal_monitor.denoisers.base import unwrap
+from unimodal_monitor.denoisers.network import forward_parameters
 from unimodal_monitor.detect.attributes import is_ema, resolve, walk
 
-Adapter = Callable[[Network], Denoiser]
+Adapter = Callable[..., Denoiser]  # called as adapter(net, weights=..., condition=...)
 
 WORDS: dict[str, Adapter] = {
     "edm": EDMDenoiser,
@@ -24,36 +22,23 @@ WORDS: dict[str, Adapter] = {
     "flow:data": partial(FlowDenoiser, noise_at=0),
     "flow:data:x1000": partial(FlowDenoiser, noise_at=0, time_scale=1000.0),
 }
-"""What a plain string can say; `flow:data` has time 1 at the data, `x1000` has times up to 1000."""
-
 HINT = (
     "give schedule= the scheduler or its dotted name, or 'edm' (the network takes sigma), 'flow' (velocity, time 1"
     " is noise), 'flow:data' (velocity, time 1 is data), either with ':x1000' (times up to 1000)"
 )
 
-PREDICTIONS: dict[str, Prediction] = {
-    **dict.fromkeys(("epsilon", "eps", "pred_noise"), cast(Prediction, "epsilon")),
-    **dict.fromkeys(("sample", "x0", "pred_x0", "start_x"), cast(Prediction, "sample")),
-    **dict.fromkeys(("v_prediction", "v", "pred_v"), cast(Prediction, "v_prediction")),
+PREDICTIONS: dict[str, Prediction] = {  # the words of diffusers, LDM, lucidrains and ADM
+    **dict.fromkeys(("epsilon", "eps", "pred_noise"), "epsilon"),
+    **dict.fromkeys(("sample", "x0", "pred_x0", "start_x"), "sample"),
+    **dict.fromkeys(("v_prediction", "v", "pred_v"), "v_prediction"),
 }
-"""The words of diffusers, LDM, lucidrains and ADM."""
 PREDICTION_NAMES = ("prediction_type", "parameterization", "objective", "model_mean_type")
 
 
 def find_adapter(owner: nn.Module, network: nn.Module, *, schedule: object | str | None = None) -> Adapter:
-    """From a network to its denoiser, by the job's noise schedule.
-
-    Args:
-        owner: the job's module.
-        network: the unwrapped network.
-        schedule: a scheduler, a word of `WORDS`, a dotted name in the owner, or a function from a `Network` to a
-            `Denoiser` (`partial(FlowDenoiser, shift=3.0)`); None to look for it.
-
-    Raises:
-        ValueError: if there is no schedule or there are several different ones, or it is of an unknown kind.
-    """
+    """The adapter for the job's noise schedule, given as for `find_denoiser`."""
     if isinstance(schedule, str):
-        return WORDS[schedule] if schedule in WORDS else adapter_of(resolve(owner, schedule, argument="schedule"))
+        return WORDS.get(schedule) or adapter_of(resolve(owner, schedule, argument="schedule"))
     if schedule is not None:
         return adapter_of(schedule)
     if "sigma" in forward_parameters(network):
@@ -61,16 +46,12 @@ def find_adapter(owner: nn.Module, network: nn.Module, *, schedule: object | str
     adapters = {path: adapter_of(value) for path, value in _schedules(owner, network).items()}
     if len({_fingerprint(adapter) for adapter in adapters.values()}) == 1:
         return next(iter(adapters.values()))
-    found = ", ".join(adapters) if adapters else "none"
+    found = ", ".join(adapters) or "none"
     raise ValueError(f"schedule: the noise schedules found in {type(owner).__name__} are {found}; {HINT}")
 
 
 def adapter_of(schedule: Any) -> Adapter:
-    """The adapter that one schedule object stands for.
-
-    Raises:
-        ValueError: if it has no `alphas_cumprod` and is no FlowMatch scheduler.
-    """
+    """The adapter for one object: anything with `alphas_cumprod`, a FlowMatch scheduler, or an adapter itself."""
     if getattr(schedule, "alphas_cumprod", None) is not None:
         alphas_cumprod = torch.as_tensor(schedule.alphas_cumprod).detach().to("cpu", torch.float64, copy=True)
         return partial(VPDenoiser, alphas_cumprod=alphas_cumprod, prediction=prediction_of(schedule))
@@ -82,20 +63,15 @@ def adapter_of(schedule: Any) -> Adapter:
 
 
 def prediction_of(schedule: Any) -> Prediction:
-    """What a schedule says that the network puts out; the noise, if it says nothing.
-
-    Raises:
-        ValueError: if it says something else than noise, clean images or v.
-    """
+    """The network's prediction according to its schedule; the noise, if the schedule has no such attribute."""
     holders = [(getattr(schedule, "config", None), "prediction_type"), *((schedule, name) for name in PREDICTION_NAMES)]
     values = (getattr(holder, name, None) for holder, name in holders)
-    said = next((value for value in values if value is not None), "epsilon")
-    word = getattr(said, "value", said) if isinstance(said, str) else getattr(said, "name", said)
+    value = next((value for value in values if value is not None), "epsilon")
+    word = getattr(value, "value", value) if isinstance(value, str) else getattr(value, "name", value)
     prediction = PREDICTIONS.get(str(word).lower())
     if prediction is None:
-        raise ValueError(
-            f"schedule: the network's prediction is {said!r}, which is none of {', '.join(PREDICTIONS)}; {HINT}"
-        )
+        words = ", ".join(PREDICTIONS)
+        raise ValueError(f"schedule: the network's prediction is {value!r}; need one of {words}, or {HINT}")
     return prediction
 
 
@@ -105,15 +81,14 @@ def _schedules(owner: nn.Module, network: nn.Module) -> dict[str, object]:
         return has_alphas or (type(value).__name__.startswith("FlowMatch") and hasattr(value, "config"))
 
     def stop(path: str, value: object) -> bool:
-        is_network = isinstance(value, nn.Module) and unwrap(value) is network
-        return is_network or is_ema(path, value)
+        return is_ema(path, value) or (isinstance(value, nn.Module) and unwrap(value) is network)
 
     found = {path: value for path, value in walk(owner, stop=stop) if is_schedule(value) and not stop(path, value)}
     return {"the module itself": owner, **found} if is_schedule(owner) else found
 
 
 def _fingerprint(adapter: Adapter) -> tuple[object, ...]:
-    """Equal for schedules that say the same, such as a DDPM scheduler for training and a DDIM one for sampling."""
+    """Equal for equivalent schedules, such as a DDPM scheduler for training and a DDIM one for sampling."""
     keywords = getattr(adapter, "keywords", {})
     values = (value.numpy().tobytes() if isinstance(value, torch.Tensor) else value for value in keywords.values())
     return getattr(adapter, "func", adapter), *values

@@ -1,4 +1,4 @@
-"""Ranks: the images of a check shared among processes, and the sums and outcomes brought together again."""
+"""Ranks: the images of a check shared among processes, and the per-image numbers brought together again."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -8,45 +8,40 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn.functional import pad
 from torchmetrics import Metric
 
 Result = TypeVar("Result")
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which process of how many this one is; with several, all of them make every call, in the same order.
+    """Which process of how many this one is; with several, all of them make every call, in the same order."""
 
-    Args:
-        rank: of this process, from 0.
-        size: number of processes.
-    """
-
-    rank: int = 0
-    size: int = 1
+    rank: int = 0  # number of this process, from 0
+    size: int = 1  # number of processes
+    device: torch.device = CPU  # of tensors for collectives: the CPU for gloo, a GPU for NCCL
 
     @classmethod
     def of_this_process(cls) -> "Ranks":
-        """Those of torch.distributed's default group; alone where there is none."""
+        """Rank and size in torch.distributed's default group; a single rank where there is no group."""
         if not (dist.is_available() and dist.is_initialized()):
             return cls()
-        return cls(dist.get_rank(), dist.get_world_size())
+        device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else CPU
+        return cls(dist.get_rank(), dist.get_world_size(), device)
 
-    def share(self, rows: Tensor, *, may_be_empty: bool = False) -> Tensor:
-        """This rank's part of (N,) rows: every `size`-th, so that shares differ by one row at most.
-
-        Raises:
-            ValueError: on all ranks alike, if one would be left without a row and that may not be.
-        """
-        if len(rows) < self.size and not may_be_empty:
-            raise ValueError(f"{len(rows)} images are too few for {self.size} ranks; give each of them one")
+    def share(self, rows: Tensor) -> Tensor:
+        """This rank's part of (N,) rows: every `size`-th. A ValueError on all ranks if one would be left without."""
+        if len(rows) < self.size:
+            raise ValueError(f"need at least one image for each of {self.size} ranks, got {len(rows)}")
         return rows[self.rank :: self.size]
 
-    def together(self, work: Callable[[], Result], *, device: torch.device) -> Result:
+    def together(self, work: Callable[[], Result]) -> Result:
         """Do this rank's part of the work; if it fails on one rank it fails on all, and none waits for ever.
 
         Raises:
-            RuntimeError: if another rank failed.
+            RuntimeError: If another rank failed.
         """
         if self.size == 1:
             return work()
@@ -55,46 +50,51 @@ class Ranks:
             result = work()
         except Exception as error:
             failure = error
-        failures = torch.tensor(int(failure is not None), device=device)
-        dist.all_reduce(failures)
-        if failure is not None:
-            raise failure
-        if failures:
-            raise RuntimeError("the check failed on another rank")
+        if self.any(failure is not None):
+            raise failure or RuntimeError("the check failed on another rank")
         return result  # type: ignore[return-value]
+
+    def any(self, claim: bool) -> bool:
+        """Whether the claim is true on some rank."""
+        if self.size == 1:
+            return claim
+        count = torch.tensor(int(claim), device=self.device)
+        dist.all_reduce(count)
+        return bool(count)
+
+    def broadcast(self, value: Result) -> Result:
+        """What rank 0 has; small objects only."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, device=self.device)
+        return box[0]
 
     @contextmanager
     def merged(self, metrics: Sequence[Metric]) -> Iterator[None]:
-        """Within the block every metric holds the state of all ranks; afterwards its own again."""
+        """Within the block every metric has the state of all ranks; afterwards its own again."""
         with ExitStack() as stack:
             for metric in metrics:
                 if self.size > 1:
                     stack.enter_context(metric.sync_context())
-                stack.enter_context(_computing_as_it_is(metric))
+                stack.enter_context(_without_own_sync(metric))
             yield
 
     def gather(self, values: Tensor, num: int) -> Tensor:
-        """What every rank has for its `share`, put back in the order of the rows.
-
-        Args:
-            values: (..., n) of this rank's n rows.
-            num: N, rows of all ranks.
-
-        Returns:
-            (..., N) on every rank.
-        """
+        """(K, N, ...) of what every rank has for its `share` of `num` rows, (K, n, ...), in the order of the rows."""
         if self.size == 1:
             return values
-        longest = -(-num // self.size)
-        padded = torch.nn.functional.pad(values.float(), (0, longest - values.shape[-1])).contiguous()
-        parts = [torch.empty_like(padded) for _ in range(self.size)]
-        dist.all_gather(parts, padded)
-        return torch.stack(parts, -1).flatten(-2)[..., :num].to(values.dtype)
+        sent = values.to(self.device, torch.uint8 if values.dtype == torch.bool else values.dtype)
+        missing = -(-num // self.size) - values.shape[1]
+        sent = pad(sent, (0, 0) * (values.ndim - 2) + (0, missing)).contiguous()
+        parts = [torch.empty_like(sent) for _ in range(self.size)]
+        dist.all_gather(parts, sent)
+        return torch.stack(parts, 2).flatten(1, 2)[:, :num].to(values.dtype)
 
 
 @contextmanager
-def _computing_as_it_is(metric: Metric) -> Iterator[None]:
-    """`compute` would otherwise bring ranks together by itself, again or where nobody else calls it, and undo that."""
+def _without_own_sync(metric: Metric) -> Iterator[None]:
+    """`compute` would otherwise synchronise by itself, a second time or where no other rank calls it."""
     before = metric._to_sync, metric._should_unsync
     metric._to_sync = metric._should_unsync = False
     try:

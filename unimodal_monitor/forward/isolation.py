@@ -15,7 +15,7 @@ def private_rng(seed: int) -> Iterator[None]:
 
     The monitor's own noise needs none of them: this guards against a network or a dataset that draws.
     """
-    cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
+    cuda = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     cuda_states = torch.cuda.get_rng_state_all() if cuda else []
     mps_state = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None

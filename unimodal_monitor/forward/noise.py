@@ -1,4 +1,4 @@
-"""Noise levels, and noise that is a pure function of (seed, image, draw)."""
+"""Noise levels, and noise that is a pure function of (seed, image)."""
 
 import math
 from collections.abc import Sequence
@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PAPER_STD = 0.5
-"""Standard deviation of the data in the paper's units: CIFAR-10 scaled to [-1, 1]."""
+from unimodal_monitor.denoisers.base import Denoiser
+
+PAPER_STD = 0.5  # standard deviation of the data in the paper's units: CIFAR-10 scaled to [-1, 1]
+MIN_LEVELS = 4  # A low-noise end, an interior of two levels, and a level beyond it
 
 
 def karras_sigmas(num: int, *, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Tensor:
@@ -16,16 +18,14 @@ def karras_sigmas(num: int, *, sigma_min: float = 0.002, sigma_max: float = 80.0
 
     Source: Karras et al. 2022 (arXiv 2206.00364), equation 5.
     """
-    _check_grid(num, sigma_min, sigma_max)
+    if num < 3:
+        raise ValueError(f"num = {num}: a curve with an interior needs at least 3 levels")
+    if not 0 < sigma_min < sigma_max < math.inf:
+        raise ValueError(f"need 0 < sigma_min < sigma_max < inf, got {sigma_min} and {sigma_max}")
     ramp = torch.linspace(0, 1, num, dtype=torch.float64)
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
-    return (low + ramp * (high - low)) ** rho
-
-
-def log_sigmas(num: int, *, sigma_min: float = 0.002, sigma_max: float = 2.0) -> Tensor:
-    """Levels evenly spaced in log sigma: (num,) ascending, from `sigma_min` to `sigma_max`."""
-    _check_grid(num, sigma_min, sigma_max)
-    return torch.logspace(math.log10(sigma_min), math.log10(sigma_max), num, dtype=torch.float64)
+    sigmas: Tensor = (low + ramp * (high - low)) ** rho
+    return sigmas
 
 
 def paper_sigmas(std: float) -> Tensor:
@@ -36,27 +36,31 @@ def paper_sigmas(std: float) -> Tensor:
     return karras_sigmas(18)[:9] * (std / PAPER_STD)
 
 
-def unit_noise(indices: Sequence[int], shape: Sequence[int], *, draw: int, seed: int) -> Tensor:
+def noise_levels(denoiser: Denoiser, std: float, sigmas: Tensor | Sequence[float] | None) -> tuple[Tensor, int]:
+    """(K,) levels as the network's schedule can express them, and how many of the wanted ones are out of its reach.
+
+    The wanted levels are in data units; None is for the paper's, scaled to the data's standard deviation.
+    """
+    wanted = paper_sigmas(std) if sigmas is None else torch.as_tensor(sigmas, dtype=torch.float64)
+    if wanted.ndim != 1 or not (wanted > 0).all() or not wanted.isfinite().all() or not (wanted.diff() > 0).all():
+        raise ValueError(f"sigmas must be positive and ascending, got {wanted.tolist()}")
+    levels = denoiser.snap(wanted)
+    if len(levels) < MIN_LEVELS:
+        raise ValueError(
+            f"sigmas: a curve needs at least {MIN_LEVELS} levels, and the schedule can express {len(levels)} of "
+            f"{wanted.tolist()}: {levels.tolist()}; give other `sigmas`"
+        )
+    return levels, len(wanted) - len(levels)
+
+
+def unit_noise(indices: Sequence[int], shape: Sequence[int], *, seed: int) -> Tensor:
     """Standard normal noise that belongs to an image and not to a batch, a level, a check or a rank.
 
-    Args:
-        indices: (B,) numbers of the images within the probe set.
-        shape: of one image.
-        draw: which of the image's independent draws.
-        seed: of all noise of a monitor.
-
-    Returns:
-        (B, *shape) float32 on the CPU; a pure function of (seed, index, draw) by a counter-based generator.
+    (B, *shape) float32 on the CPU, a pure function of the seed and of the images' numbers within the probe set, by a
+    counter-based generator.
     """
     noise = np.empty((len(indices), *shape), dtype=np.float32)
     for row, index in zip(noise, indices, strict=True):
-        generator = np.random.Generator(np.random.Philox(key=[seed, int(index)], counter=[0, 0, 0, draw]))
+        generator = np.random.Generator(np.random.Philox(key=[seed, int(index)], counter=[0, 0, 0, 0]))
         generator.standard_normal(dtype=np.float32, out=row)
     return torch.from_numpy(noise)
-
-
-def _check_grid(num: int, sigma_min: float, sigma_max: float) -> None:
-    if num < 3:
-        raise ValueError(f"num = {num}: a curve with an interior needs at least 3 levels")
-    if not 0 < sigma_min < sigma_max < math.inf:
-        raise ValueError(f"0 < sigma_min < sigma_max < inf is needed, got {sigma_min} and {sigma_max}")

@@ -1,1 +1,1 @@
-"""Linear probes, batched over levels and layers."""
+"""Linear probes: how well the class of an image can be read off a layer's features."""

@@ -1,87 +1,65 @@
 """One line for each check, and a progress bar while a check takes long."""
 
+import logging
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from tqdm import tqdm
 
-from unimodal_monitor.alarm.alarm import AlarmState
+from unimodal_monitor.alarm.state import AlarmState
 from unimodal_monitor.check import Check
-from unimodal_monitor.glance import Glance
-from unimodal_monitor.stats.estimate import Curve
-
-PATIENCE_S = 1.0
-MARKS = {
-    AlarmState.WARMING_UP: " ",
-    AlarmState.NEVER_UNIMODAL: "never",
-    AlarmState.ARMED: "armed",
-    AlarmState.FADING: "fading",
-    AlarmState.RAISED: "ALARM",
-}
 
 
 def line(check: Check) -> str:
-    """A check in one line: step, curve from low noise to high, rise with its limits, verdict, alarm, seconds."""
-    verdict, curve = check.verdict, check.curve
+    """A check in one line: step, curve from low noise to high, its peak, rise, shape, seconds, alarm."""
+    curve, verdict = check.curve, check.verdict
+    peak = f"peak {max(curve.score.mean):11.3f}"
+    if curve.peak_accuracy is not None:
+        peak = f"accuracy {100 * curve.peak_accuracy:5.1f} %"
     return (
-        f"unimodal  step {check.step:>7}  {curve.sparkline()}  "
-        f"{_what(curve)}  "
-        f"rise {100 * verdict.rise / (abs(verdict.height) or 1):+5.1f} %  "
-        f"{verdict.shape.value:<9}  {MARKS[check.state]:<6}  {check.seconds:.1f} s"
+        f"step {check.step:>7}  {curve.sparkline()}  {peak}  rise {100 * verdict.rise:+5.1f} %  "
+        f"{verdict.shape.value:<9}  {check.seconds:5.1f} s  alarm {check.state.value}"
     )
-
-
-def _what(curve: Curve) -> str:
-    """The peak: of the accuracy, or without labels of the cleanliness."""
-    if curve.peak_accuracy is None:
-        return f"clean {max(curve.score.mean):8.3f}"
-    return f"accuracy {100 * curve.peak_accuracy:5.1f} %"
 
 
 class ConsoleReporter:
     """Prints a line for each check, the copies where they were counted, and the evidence when the state changes.
 
     Args:
-        write: prints a line; a progress bar's own print keeps the bar whole.
+        write: Function that prints a line; that of a progress bar keeps the bar whole.
+        name: First word of each line, which tells monitors apart.
     """
 
-    def __init__(self, write: Callable[[str], None] = print) -> None:
+    def __init__(self, write: Callable[[str], Any] = print, *, name: str = "unimodal") -> None:
         self.write = write
+        self.name = name
 
-    def report(self, history: Sequence[Check]) -> None:
+    def report(self, history: Sequence[Check], figures: Mapping[str, Any]) -> None:
         """Print the last check."""
         check, verdict = history[-1], history[-1].verdict
         before = history[-2].state if len(history) > 1 else AlarmState.WARMING_UP
-        self.write(line(check))
+        self.write(f"{self.name}  {line(check)}")
         if check.audit is not None:
-            self.write(f"unimodal  {check.audit.sentence()}")
+            self.write(f"{self.name}  {check.audit.sentence()}")
         if check.state is not before:
             change = f"{before.value} -> {check.state.value}"
-            self.write(f"unimodal  {change}: {check.evidence}; {verdict.shape.value}: {verdict.reason}")
+            self.write(f"{self.name}  {change}: {check.evidence}; {verdict.shape.value}: {verdict.reason}")
 
-    def glance(self, glance: Glance) -> None:
-        """Print what is as it was."""
-        what = f"glance: {glance.sentence}"
-        self.write(f"unimodal  step {glance.step:>7}  {what:<57}  {MARKS[glance.state]:<6}  {glance.seconds:.1f} s")
+
+def warn(message: str) -> None:
+    """Warn; where warnings are errors, log instead, since a check must not end the training."""
+    try:
+        warnings.warn(message, stacklevel=3)
+    except Warning:
+        logging.getLogger("unimodal_monitor").warning(message)
 
 
 @contextmanager
-def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on the terminal that appears after a second and vanishes at the end; the value counts images done."""
-    console = Console(file=sys.stderr)
-    columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    task, start = bar.add_task(description, total=total), time.perf_counter()
-
-    def advance(num_images: int) -> None:
-        bar.advance(task, num_images)
-        if not bar.live.is_started and time.perf_counter() - start > PATIENCE_S:
-            bar.start()
-
-    try:
-        yield advance
-    finally:
-        bar.stop()
+def progress_bar(description: str, total: int, *, delay_s: float = 1.0) -> Iterator[Callable[[int], Any]]:
+    """A bar on stderr, if that is a terminal, from `delay_s` to the end; the value takes the number of images done."""
+    is_hidden = not sys.stderr.isatty()
+    with tqdm(total=total, desc=description, unit=" images", delay=delay_s, leave=False, disable=is_hidden) as bar:
+        yield bar.update

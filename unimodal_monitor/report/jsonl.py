@@ -1,73 +1,82 @@
-"""checks.jsonl: one line for each check, reloadable as the same objects."""
+"""checks.jsonl: one line for each check, which `read_checks` turns into the same objects again."""
 
+import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from unimodal_monitor.check import Check
-from unimodal_monitor.glance import Glance
 
-CHECKS, GLANCES = "checks.jsonl", "glances.jsonl"
+CHECKS = "checks.jsonl"
 
 
 class JsonlReporter:
-    """Writes `checks.jsonl`, and image by image the outcomes of each check under `outcomes/`.
+    """Writes `checks.jsonl` into `folder`, and the probe's per-image numbers as `outcomes/step_{step}.npz`.
 
-    The file always holds the history as the monitor knows it: a run that resumes from an earlier step drops
-    what came after. It is replaced in one piece, so that a reader or a crash never meets half a line.
-
-    Args:
-        folder: where to write; made if it is missing.
+    The file always holds the history as reported: a run that resumes from an earlier step drops what came after.
+    Files are replaced in one piece, so that a reader or a crash never meets half of one.
     """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
 
-    def report(self, history: Sequence[Check]) -> None:
-        """Write all lines, and the outcomes of the last check."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        draft = self.folder / f".{CHECKS}.draft"
-        draft.write_text("".join(json.dumps(check.to_dict(), allow_nan=False) + "\n" for check in history))
-        os.replace(draft, self.folder / CHECKS)
-        if history and history[-1].outcomes:
-            self._write_outcomes(history[-1])
+    def report(self, history: Sequence[Check], figures: Mapping[str, Any]) -> None:
+        """Write all checks, and `{layer}/score` (K, M) float16 and `{layer}/correct` (K, M) bool of the last one.
 
-    def glance(self, glance: Glance) -> None:
-        """Add a line to `glances.jsonl`."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / GLANCES).open("a") as lines:
-            lines.write(json.dumps(glance.to_dict(), allow_nan=False) + "\n")
-
-    def _write_outcomes(self, check: Check) -> None:
-        """`{layer}/correct` (K, R, M) bool and `{layer}/score` (K, R, M) float16."""
-        arrays: dict[str, Any] = {}
-        for layer, outcomes in check.outcomes.items():
-            arrays[f"{layer}/correct"] = outcomes.correct_KRM.numpy()
-            arrays[f"{layer}/score"] = outcomes.score_KRM.numpy().astype(np.float16)
-        path = self.folder / "outcomes" / f"step_{check.step:09d}.npz"
-        path.parent.mkdir(exist_ok=True)
-        np.savez_compressed(path, **arrays)
-
-
-def unused_folder(wanted: Path) -> Path:
-    """`wanted`, or one numbered beside it where an older run has written its checks: these are never overwritten."""
-    folder, number = wanted, 1
-    while (folder / CHECKS).exists():
-        number += 1
-        folder = wanted.with_name(f"{wanted.name}_{number}")
-    return folder
+        Raises:
+            ValueError: if a number is not finite; the file stays as it was.
+        """
+        lines = [json.dumps(check.to_dict(), allow_nan=False) + "\n" for check in history]
+        _replace(self.folder / CHECKS, "".join(lines).encode())
+        if history and (measured := history[-1].measured) and measured.score:
+            arrays: dict[str, Any] = {f"{layer}/correct": rows.numpy() for layer, rows in measured.correct.items()}
+            arrays |= {f"{layer}/score": rows.numpy().astype(np.float16) for layer, rows in measured.score.items()}
+            np.savez_compressed(content := io.BytesIO(), **arrays)
+            _replace(self.folder / "outcomes" / f"step_{history[-1].step:09d}.npz", content.getvalue())
 
 
 def read_checks(path: Path | str) -> list[Check]:
     """The checks of a `checks.jsonl`, or of the folder that holds one.
 
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     JsonlReporter(folder).report([], {})
+    ...     read_checks(folder)
+    []
+
     Raises:
         FileNotFoundError: if there is none.
+        ValueError: if a line, the last one included, is damaged or of another version; no line is skipped.
     """
     path = Path(path)
-    path = path / CHECKS if path.is_dir() else path
-    return [Check.from_dict(json.loads(line)) for line in path.read_text().splitlines()]
+    path, checks = path / CHECKS if path.is_dir() else path, []
+    for number, record in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            checks.append(Check.from_dict(json.loads(record)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            message = f"unimodal_monitor: cannot read a check from {path}, line {number} ({error!r})"
+            raise ValueError(f"{message}; copy the file again, or delete the line to read the others") from error
+    return checks
+
+
+def unused_folder(wanted: Path, *, own: str | None = None) -> Path:
+    """`wanted`, or the first of `wanted_2`, `wanted_3`, ... without a `checks.jsonl`: another run's is kept.
+
+    A resumed run keeps its `own` folder, if it lies beside the wanted one.
+    """
+    if own is not None and Path(own).parent == wanted.parent:
+        return Path(own)
+    candidates = chain([wanted], (wanted.with_name(f"{wanted.name}_{number}") for number in count(2)))
+    return next(folder for folder in candidates if not (folder / CHECKS).exists())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_bytes(content)
+    os.replace(draft, path)

@@ -1,55 +1,41 @@
 """Scalars and figures into whatever logger the training has: W&B, TensorBoard, CSV, or others of their kind."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unimodal_monitor.check import Check
-from unimodal_monitor.glance import Glance
-from unimodal_monitor.report.plot import plot_curve, plot_history
-from unimodal_monitor.report.plot_evidence import plot_evidence
-from unimodal_monitor.report.scalars import cost, scalars
+from unimodal_monitor.report.scalars import scalars
 
 
 class LoggerReporter:
     """Logs at the step of the check, whatever the training's own logging interval is.
 
     Args:
-        logger: with `log_metrics(metrics, step=)`; one with `log_image`, or with an `experiment` that has
-            `add_figure`, is given the figures as well.
+        logger: Object with `log_metrics(metrics, step=)`. Its `log_image`, or else the `add_figure` of its
+            `experiment`, gets the figures.
+        prefix: First part of all keys.
     """
 
-    def __init__(self, logger: Any) -> None:
+    def __init__(self, logger: Any, *, prefix: str = "unimodal") -> None:
         self.logger = logger
+        self.prefix = prefix
 
-    def report(self, history: Sequence[Check]) -> None:
+    def report(self, history: Sequence[Check], figures: Mapping[str, Any]) -> None:
         """Log the last check."""
-        check = history[-1]
-        self.logger.log_metrics(scalars(check), step=check.step)
-        if _takes_figures(self.logger):
-            curve = plot_curve(check, earlier=history[:-1])
-            _log_figure(self.logger, "unimodal/curve", curve, check.step)
-            _log_figure(self.logger, "unimodal/history", plot_history(history), check.step)
-            _log_figure(self.logger, "unimodal/evidence", plot_evidence(history), check.step)
-
-    def glance(self, glance: Glance) -> None:
-        """Log that the alarm is as it was, and the cost."""
-        self.logger.log_metrics(cost(glance), step=glance.step)
-
-
-def _takes_figures(logger: Any) -> bool:
-    return hasattr(logger, "log_image") or hasattr(getattr(logger, "experiment", None), "add_figure")
-
-
-def _log_figure(logger: Any, name: str, figure: Any, step: int) -> None:
-    if hasattr(logger, "log_image"):
-        logger.log_image(key=name, images=[_as_image(figure)], step=step)
-    else:
-        logger.experiment.add_figure(name, figure, global_step=step, close=False)
+        check, logger = history[-1], self.logger
+        logger.log_metrics(scalars(check, prefix=self.prefix), step=check.step)
+        if hasattr(logger, "log_image"):
+            for name, figure in figures.items():
+                logger.log_image(key=f"{self.prefix}/{name}", images=[_as_image(figure)], step=check.step)
+        elif hasattr(getattr(logger, "experiment", None), "add_figure"):
+            for name, figure in figures.items():
+                key = f"{self.prefix}/{name}"
+                logger.experiment.add_figure(key, figure, global_step=check.step, close=False)
 
 
 def _as_image(figure: Any) -> Any:
-    """A PIL image: loggers take these, and not always a figure."""
+    """A PIL image: loggers of images take these, and not always a figure."""
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -1,84 +1,66 @@
 """Figure: the samples of an audit that are closest to training images, beside those images."""
 
-from typing import TYPE_CHECKING
+from typing import Any, TypeGuard
 
 import numpy as np
 from torch import Tensor
 
-from unimodal_monitor.copies.audit import Audit, Pair
+from unimodal_monitor.copies.audit import Audit
+from unimodal_monitor.report.style import INK, MUTED, RED, Figure, new_figure
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-INK, MUTED, COPY = "#1f2933", "#9aa5b1", "#b91c1c"
 KNOWN_RANGES = ((0.0, 1.0), (-1.0, 1.0))
 
 
-def plot_copies(audit: Audit, samples: Tensor, training: Tensor, *, num_pairs: int = 8) -> "Figure":
+def plot_copies(audit: Audit, samples: Tensor, training: Tensor, *, num_pairs: int = 8) -> Figure:
     """The closest pairs: the sample above, its training image below (mirrored if that is the match), and their ratio.
 
+    >>> import torch
+    >>> from unimodal_monitor.copies.audit import audit_samples
+    >>> training = torch.rand(20, 3, 8, 8)
+    >>> figure = plot_copies(audit_samples(training[:5], training), training[:5], training, num_pairs=4)
+    >>> figure.axes[0].get_title()
+    '0.00'
+
     Args:
-        audit: of these samples.
+        audit: Audit of these samples.
         samples: (N, C, H, W) with one or three channels, usually `audit.samples`; decoded ones, for latents.
         training: (M, C, H, W) in the same units. Training images from -1 to 1 or from 0 to 1 are shown as they are,
             others from their lowest to their highest pixel.
-        num_pairs: columns, at most as many as the audit names.
+        num_pairs: Number of columns, at most as many as the audit names.
 
     Raises:
         ValueError: if these are no images, there is no pair to show, or the audit is of other images.
     """
-    from matplotlib.figure import Figure
-
-    _check_images(samples, training)
     pairs = audit.pairs[: max(0, num_pairs)]
-    if not pairs:
-        raise ValueError(f"num_pairs is {num_pairs} of the audit's {len(audit.pairs)}; there is nothing to show")
-    if max(p.sample for p in pairs) >= len(samples) or max(p.training for p in pairs) >= len(training):
-        raise ValueError(
-            f"the audit names images beyond the {len(samples)} samples and {len(training)} training images; give those"
-            f" that it was made of"
-        )
-    matches = [training[pair.training].flip(-1) if pair.is_flipped else training[pair.training] for pair in pairs]
-    low, high = _range(training)
-    figure = Figure(figsize=(max(6.0, 1.15 * len(pairs) + 0.8), 3.5), layout="constrained")
+    if not (can_be_shown(samples) and can_be_shown(training)):
+        shapes = f"{tuple(samples.shape)} and {tuple(training.shape)}"
+        raise ValueError(f"need samples and training images (N, C, H, W) with C of 1 or 3, got {shapes}")
+    if not all(pair.sample < len(samples) and pair.training < len(training) for pair in pairs) or not pairs:
+        found = f"{len(pairs)} pairs, {len(samples)} samples and {len(training)} training images"
+        raise ValueError(f"need pairs and all images that the audit was made of, got {found}")
+    low, high = (float(limit) for limit in training.aminmax())
+    low, high = next(((a, b) for a, b in KNOWN_RANGES if a - 1e-3 <= low and high <= b + 1e-3), (low, high))
+    title = f"{audit.sentence()}\nclosest first; below 1/3 is a copy"
+    figure = new_figure(max(6.0, 1.15 * len(pairs) + 0.8), 3.5, title=title)
     grid = figure.subplots(2, len(pairs), squeeze=False)
-    for upper, lower, pair, match in zip(*grid, pairs, matches, strict=True):
-        _show(upper, samples[pair.sample], low, high)
-        _show(lower, match, low, high)
-        _caption(upper, lower, pair)
+    for upper, lower, pair in zip(*grid, pairs, strict=True):
+        match, colour = training[pair.training], RED if pair.is_copy else MUTED
+        _show(upper, samples[pair.sample], low, high, colour)
+        _show(lower, match.flip(-1) if pair.is_flipped else match, low, high, colour)
+        upper.set_title(f"{pair.ratio:.2f}", fontsize=9, color=RED if pair.is_copy else INK)
+        lower.set_xlabel(f"no. {pair.training}" + "\nmirrored" * pair.is_flipped, fontsize=8, color=INK)
     grid[0, 0].set_ylabel("sample", fontsize=9, color=INK)
     grid[1, 0].set_ylabel("nearest\ntraining image", fontsize=9, color=INK)
-    figure.suptitle(
-        f"{audit.sentence()}\nclosest first; below 1/3 is a copy", fontsize=10, color=INK, x=0.02, ha="left"
-    )
     return figure
 
 
-def _check_images(samples: Tensor, training: Tensor) -> None:
-    for name, images in {"samples": samples, "training": training}.items():
-        if images.ndim != 4 or images.shape[1] not in (1, 3):
-            raise ValueError(f"{name} are {tuple(images.shape)}; images (N, C, H, W) with C of 1 or 3 can be shown")
+def can_be_shown(images: Tensor | None) -> TypeGuard[Tensor]:
+    """Whether these are images (N, C, H, W) of one or three channels."""
+    return images is not None and images.ndim == 4 and images.shape[1] in (1, 3)
 
 
-def _range(images: Tensor) -> tuple[float, float]:
-    """Lowest and highest pixel value of the display."""
-    low, high = (float(limit) for limit in images.aminmax())
-    fitting = [(a, b) for a, b in KNOWN_RANGES if a - 1e-3 <= low and high <= b + 1e-3]
-    return fitting[0] if fitting else (low, high)
-
-
-def _show(axes: "Axes", image: Tensor, low: float, high: float) -> None:
-    shown = (image.detach().float().cpu().numpy() - low) / max(high - low, 1e-12)
-    rgb = np.broadcast_to(np.clip(shown, 0, 1), (3, *shown.shape[1:]))
-    axes.imshow(rgb.transpose(1, 2, 0))
-
-
-def _caption(upper: "Axes", lower: "Axes", pair: Pair) -> None:
-    colour = COPY if pair.is_copy else MUTED
-    for axes in (upper, lower):
-        axes.set(xticks=[], yticks=[])
-        for spine in axes.spines.values():
-            spine.set(color=colour, linewidth=1.6)
-    upper.set_title(f"{pair.ratio:.2f}", fontsize=9, color=colour if pair.is_copy else INK)
-    lower.set_xlabel(f"no. {pair.training}" + ("\nmirrored" if pair.is_flipped else ""), fontsize=8, color=INK)
+def _show(axes: Any, image: Tensor, low: float, high: float, colour: str) -> None:
+    pixels = np.clip((image.detach().float().cpu().numpy() - low) / max(high - low, 1e-12), 0, 1)
+    axes.imshow(np.broadcast_to(pixels, (3, *pixels.shape[1:])).transpose(1, 2, 0))
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(color=colour, linewidth=1.6)

@@ -1,10 +1,10 @@
-"""Shift: held-out images from another distribution than the members, which fake a gap between the two."""
+"""Shift: held-out images from another distribution than the members, which produce a gap without memorization."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
+import numpy as np
 import torch
-from scipy.stats import t as student
+from scipy.stats import ttest_ind_from_stats  # ttest_ind with a floor under the deviation of constant images
 from torch import Tensor
 
 WORDS = {
@@ -16,22 +16,13 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Shift:
-    """The clearest difference between held-out images and members.
+    """The clearest difference between held-out images and members."""
 
-    Args:
-        statistic: of an image: "mean", "std", "tint of channel 0" (its mean less that of the image) and so on, or
-            "sharpness", the mean absolute difference of horizontal neighbours.
-        heldout: its mean over the held-out images, in model units.
-        members: over the members.
-        z: the difference in standard errors.
-        effect: the difference in standard deviations over images.
-    """
-
-    statistic: str
-    heldout: float
-    members: float
-    z: float
-    effect: float
+    statistic: str  # see `image_statistics`
+    heldout: float  # mean over held-out images, in model units
+    members: float  # mean over members
+    z: float  # difference in standard errors
+    effect: float  # difference in standard deviations over images
 
     def describe(self) -> str:
         """What differs, and what follows, in one sentence."""
@@ -42,67 +33,47 @@ class Shift:
             "a gap between them would not mean memorization"
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Primitives only."""
-        return asdict(self)
-
 
 def find_shift(
     members: Tensor, heldout: Tensor, *, significance: float = 1e-4, min_effect: float = 0.1
 ) -> Shift | None:
-    """Compare simple statistics of the images, before any network sees them.
+    """The clearest significant and large difference of simple image statistics, or None (Welch's t-test).
 
     Args:
         members: (N, ...) images, or vectors (N, D), in model units.
-        heldout: (M, ...) likewise.
-        significance: chance of finding a shift where there is none, over all statistics (Bonferroni).
-        min_effect: smallest difference that counts, in standard deviations over images, so that large sets
-            may differ a little.
-
-    Returns:
-        the clearest of the differences that are both significant and large; None if there is none.
-
-    Raises:
-        ValueError: if the shapes differ, or a set has fewer than two images.
-
-    Source: Welch's unequal variances t-test.
+        heldout: (M, ...) images or vectors of the same shape, at least 2 of each, or a ValueError is raised.
+        significance: Probability of finding a shift where there is none, over all statistics (Bonferroni).
+        min_effect: Smallest difference that counts, in standard deviations over images; large sets may differ a little.
     """
     if members.shape[1:] != heldout.shape[1:] or min(len(members), len(heldout)) < 2:
-        raise ValueError(
-            "members and held-out images must be of one shape, two or more of each, "
-            f"got {tuple(members.shape)} and {tuple(heldout.shape)}"
-        )
-    ours, theirs = image_statistics(members), image_statistics(heldout)
-    shifts = [_welch(name, ours[name], theirs[name]) for name in ours]
-    found = [
-        shift for shift, p_value in shifts if p_value * len(shifts) < significance and abs(shift.effect) >= min_effect
-    ]
-    return max(found, key=lambda shift: abs(shift.z), default=None)
+        shapes = f"{tuple(members.shape)} and {tuple(heldout.shape)}"
+        raise ValueError(f"members and held-out images must be of one shape, at least 2 of each, got {shapes}")
+    sets = [image_statistics(images) for images in (heldout, members)]
+    means = np.array([[float(values.mean()) for values in statistics.values()] for statistics in sets])
+    stds = np.array([[max(float(values.std()), 1e-12) for values in statistics.values()] for statistics in sets])
+    z, p_value = ttest_ind_from_stats(means[0], stds[0], len(heldout), means[1], stds[1], len(members), equal_var=False)
+    effect = (means[0] - means[1]) / np.sqrt(np.square(stds).mean(0))
+    is_found = (p_value * len(z) < significance) & (np.abs(effect) >= min_effect)
+    if not is_found.any():
+        return None
+    clearest = int(np.where(is_found, np.abs(z), 0).argmax())
+    return Shift(list(sets[0])[clearest], *(float(row[clearest]) for row in (*means, z, effect)))
 
 
 def image_statistics(images: Tensor) -> dict[str, Tensor]:
-    """A few figures of each image by name, (N,) each; vectors (N, D) have no channels and no neighbours."""
+    """(N,) statistics of each image by name.
+
+    Images (N, C, H, W) have a tint, the channel's mean less the image's, and a sharpness, the mean absolute difference
+    of horizontal neighbours.
+    """
     flat = images.flatten(1).double()
-    figures = {"mean": flat.mean(1)}
+    statistics = {"mean": flat.mean(1)}
     if flat.shape[1] > 1:
-        figures["std"] = flat.std(1)
-    if images.ndim == 4:
+        statistics["std"] = flat.std(1)
+    if images.ndim == 4 and images.shape[1] > 1:
         channels = images.flatten(2).mean(2, dtype=torch.float64)
-        if images.shape[1] > 1:
-            tints = (channels - channels.mean(1, keepdim=True)).unbind(1)
-            figures |= {f"tint of channel {number}": tint for number, tint in enumerate(tints)}
-        if images.shape[3] > 1:
-            figures["sharpness"] = images.diff(dim=3).abs().flatten(1).mean(1, dtype=torch.float64)
-    return {name: figure.cpu() for name, figure in figures.items()}
-
-
-def _welch(name: str, members_N: Tensor, heldout_N: Tensor) -> tuple[Shift, float]:
-    """The difference and its two-sided p-value."""
-    parts = [(float(values.var()), len(values)) for values in (members_N, heldout_N)]
-    squares = [max(variance, 1e-24) / num for variance, num in parts]
-    difference = float(heldout_N.mean() - members_N.mean())
-    z = difference / sum(squares) ** 0.5
-    freedom = sum(squares) ** 2 / sum(s**2 / (num - 1) for s, (_, num) in zip(squares, parts, strict=True))
-    pooled = max(sum(variance for variance, _ in parts) / 2, 1e-24) ** 0.5
-    shift = Shift(name, float(heldout_N.mean()), float(members_N.mean()), z, difference / pooled)
-    return shift, 2 * float(student.sf(abs(z), freedom))
+        tints = (channels - channels.mean(1, keepdim=True)).unbind(1)
+        statistics |= {f"tint of channel {number}": tint for number, tint in enumerate(tints)}
+    if images.ndim == 4 and images.shape[3] > 1:
+        statistics["sharpness"] = images.diff(dim=3).abs().flatten(1).mean(1, dtype=torch.float64)
+    return {name: values.cpu() for name, values in statistics.items()}

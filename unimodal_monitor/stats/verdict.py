@@ -1,4 +1,4 @@
-"""judge: what a curve's shape is, and on which evidence."""
+"""judge: the shape of a curve, and the evidence for it."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -6,49 +6,47 @@ from enum import Enum
 from typing import Any
 
 from unimodal_monitor.stats.estimate import Curve
-from unimodal_monitor.stats.max_t import Rises, low_end, rises
+from unimodal_monitor.stats.max_t import low_end, rises
 
 MIN_RISE = 0.005
 TOLERANCE = 0.01
 
 
 class Shape(Enum):
-    """The shape of a curve over noise, as far as the images tell."""
+    """The shape of a curve over noise.
+
+    >>> Shape("monotone")
+    <Shape.MONOTONE: 'monotone'>
+    """
 
     UNIMODAL = "unimodal"
-    """Some interior level is higher than the low-noise end, and the curve falls from there."""
+    """An interior level is significantly higher than the low-noise end, and the curve falls from there."""
     MONOTONE = "monotone"
-    """No level is higher than the low-noise end by more than the tolerance."""
+    """Every level is significantly less than the tolerance above the low-noise end."""
     UNDECIDED = "undecided"
-    """The images do not tell, or the curve has neither shape."""
+    """Too few images to tell, or neither shape."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The shape of one curve with its evidence; a measurement, and not yet "memorizing".
+    """The shape of one curve with its evidence: a measurement, and not yet "memorizing".
 
-    Args:
-        shape: of the curve.
-        quantity: that was judged, with its unit.
-        rise: of the highest interior level over the low-noise end, in units of the quantity; negative where the
-            curve only falls.
-        rise_low: lower confidence limit of the largest rise, whichever level has it.
-        rise_high: upper confidence limit of it.
-        peak_sigma: level of the largest rise, in data units.
-        height: value of the quantity at the low-noise end, the scale of the rise.
-        p_value: of the largest rise, where in truth all levels are alike; of this check alone.
-        reason: the evidence in one sentence.
+    >>> import torch
+    >>> score = torch.tensor([[0.30], [0.36], [0.2], [0.1]]) + 0.001 * torch.randn(4, 50)
+    >>> verdict = judge(Curve.from_images("mid", torch.tensor([0.1, 1, 2, 4]), 0.5, score_KN=score, score_name="gain"))
+    >>> print(f"{verdict.shape.value}, {verdict.rise:.0%} over {verdict.height:.1f}, at sigma {verdict.peak_sigma:.0f}")
+    unimodal, 20% over 0.3, at sigma 1
     """
 
     shape: Shape
-    quantity: str
-    rise: float
-    rise_low: float
-    rise_high: float
-    peak_sigma: float
-    height: float
-    p_value: float
-    reason: str
+    quantity: str  # what was judged, with its unit
+    rise: float  # of the highest interior level over the low-noise end, as a share of `height`; negative where all fall
+    rise_low: float  # lower confidence limit of the largest rise, whichever level has it, as a share
+    rise_high: float  # upper confidence limit of the largest rise, as a share
+    peak_sigma: float  # level of the largest rise, in data units
+    height: float  # at the low-noise end, in units of the quantity; shares are of its absolute value, or 1 if it is 0
+    p_value: float  # of the largest rise where all levels have one mean; of this check alone
+    reason: str  # evidence in one sentence
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Verdict":
@@ -68,58 +66,42 @@ def judge(
     min_rise: float = MIN_RISE,
     tolerance: float = TOLERANCE,
 ) -> Verdict:
-    """The shape of a curve, from paired differences with limits that hold for all levels at once.
+    """The shape of a curve, from paired differences with limits that hold for all levels simultaneously.
+
+    >>> import torch
+    >>> score = torch.tensor([[0.3], [0.4], [0.2], [0.1]]) + 0.01 * torch.randn(4, 50)
+    >>> judge(Curve.from_images("mid", torch.tensor([0.1, 1, 2, 4]), 0.5, score_KN=score, score_name="gain")).shape
+    <Shape.UNIMODAL: 'unimodal'>
 
     Args:
-        curve: of four levels or more.
-        quantity: "score" or "accuracy"; the score sees the same rise with a fraction of the error.
-        confidence: of all limits together.
-        min_rise: UNIMODAL needs a rise of surely more than this fraction of the curve's value at its low-noise end.
-        tolerance: MONOTONE allows rises of surely less than this fraction of it.
-
-    Raises:
-        ValueError: if `quantity` is something else or the curve has fewer than four levels.
+        curve: Curve of at least four levels, or a ValueError is raised.
+        quantity: "score" or "accuracy"; the score shows the same rise with a fraction of the error.
+        confidence: Confidence of all limits together.
+        min_rise: UNIMODAL needs a rise significantly above this share of the height at the low-noise end.
+        tolerance: MONOTONE needs all rises significantly below this share.
     """
     if quantity not in ("score", "accuracy"):
-        raise ValueError(f"quantity = {quantity!r}; it is 'score' or 'accuracy'")
+        raise ValueError(f"quantity must be 'score' or 'accuracy', got {quantity!r}")
     if len(curve.sigmas) < 4:
-        raise ValueError(f"a curve of {len(curve.sigmas)} levels has no shape to judge; four are needed")
-    estimate = curve.score if quantity == "score" else curve.accuracy
-    if estimate is None:
-        raise ValueError("quantity = 'accuracy': a curve without labels has none; judge its score")
-    found = rises(curve, estimate, confidence=confidence)
-    pooled = low_end(curve)
-    height = sum(estimate.mean[:pooled]) / pooled
-    interior = found.rise[:-1]
-    peak_sigma = curve.sigmas[found.levels[int(interior.argmax())]]
-    shape, reason = _decide(found, height, peak_sigma, min_rise=min_rise, tolerance=tolerance)
-    return Verdict(
-        shape=shape,
-        quantity=estimate.name,
-        rise=float(interior.max()),
-        rise_low=float(found.lower[:-1].max()),
-        rise_high=float(found.upper[:-1].max()),
-        peak_sigma=peak_sigma,
-        height=height,
-        p_value=found.p_value,
-        reason=reason,
-    )
-
-
-def _decide(found: Rises, height: float, peak_sigma: float, *, min_rise: float, tolerance: float) -> tuple[Shape, str]:
-    surely, at_most = found.lower[:-1].max(), found.upper.max()
+        raise ValueError(f"need at least 4 noise levels to judge a curve, got {len(curve.sigmas)}")
+    means = curve.score if quantity == "score" else curve.accuracy
+    if means is None:
+        raise ValueError("quantity = 'accuracy' needs labels; without labels, judge the score")
+    found, pooled = rises(curve, means, confidence=confidence), low_end(curve)
+    height = sum(means.mean[:pooled]) / pooled
+    rise, low, high = (row / (abs(height) or 1.0) for row in (found.rise, found.lower, found.upper))
+    peak = int(rise[:-1].argmax())
+    peak_sigma, at_least, at_most = curve.sigmas[found.levels[peak]], float(low[:-1].max()), float(high.max())
+    shape = Shape.UNDECIDED
     if height <= 0:
-        return Shape.UNDECIDED, "at low noise the probe predicts no better than the class frequencies"
-    if surely > min_rise * height:
-        if found.upper[-1] < surely:
-            return (
-                Shape.UNIMODAL,
-                f"rises by at least {surely / height:.1%} to sigma {peak_sigma:.3g} and falls from there",
-            )
-        return Shape.UNDECIDED, "rises up to the highest level: the grid needs more noise to see a peak"
-    if at_most < tolerance * height:
-        return Shape.MONOTONE, f"no level is higher than the low-noise end by more than {max(at_most, 0) / height:.1%}"
-    return (
-        Shape.UNDECIDED,
-        f"the rise lies between {surely / height:+.1%} and {at_most / height:+.1%}: more images would tell",
-    )
+        reason = f"at low noise the {means.name} is {height:.2g}: the features carry no information"
+    elif at_least > min_rise and high[-1] < at_least:
+        shape, reason = Shape.UNIMODAL, f"rises by at least {at_least:.1%} to sigma {peak_sigma:.3g}, then falls"
+    elif at_least > min_rise:
+        reason = "rises up to the highest level: the grid needs more noise to show a peak"
+    elif at_most < tolerance:
+        shape, reason = Shape.MONOTONE, f"no level is above the low-noise end by more than {max(at_most, 0):.1%}"
+    else:
+        reason = f"the rise lies between {at_least:+.1%} and {at_most:+.1%}: more images are needed"
+    share, share_high = float(rise[peak]), float(high[:-1].max())
+    return Verdict(shape, means.name, share, at_least, share_high, peak_sigma, height, found.p_value, reason)

@@ -1,1 +1,1 @@
-"""The mixture of low-rank Gaussians in which the paper explains the hump."""
+"""The mixture of low-rank Gaussians with which the paper explains unimodal curves."""

@@ -1,0 +1,56 @@
+"""Lines for checks, and the progress bar."""
+
+import io
+import sys
+
+import pytest
+from simulated_checks import AUDIT, RUN, without_labels
+
+from unimodal_monitor.report.console import ConsoleReporter, line, progress_bar
+
+FIRST, ARMED, RAISED = RUN
+
+
+def test_a_line_has_step_curve_peak_rise_shape_seconds_and_alarm():
+    """Without labels the peak is that of the score."""
+    curve = ARMED.curve
+    words = ["100", curve.sparkline(), f"{100 * curve.peak_accuracy:.1f}", f"{100 * ARMED.verdict.rise:+.1f}"]
+    words += [ARMED.verdict.shape.value, "1.5", "armed"]
+    assert [word for word in line(ARMED).split() if word in words] == words
+    assert f"{max(curve.score.mean):.3f}" in line(without_labels(ARMED))
+
+
+def test_only_a_check_that_changes_the_state_is_followed_by_copies_and_evidence():
+    """The state before the first check is warming up; every line begins with the name of the monitor."""
+    lines = []
+    reporter = ConsoleReporter(lines.append, name="raw")
+    for history in (RUN[:1], [ARMED, ARMED], RUN):
+        reporter.report(history, {})
+    assert lines[:-2] == [f"raw  {line(check)}" for check in RUN]
+    assert lines[-2] == f"raw  {AUDIT.sentence()}"
+    expected = ("raw  armed -> raised", "evidence of step 207", RAISED.verdict.reason)
+    assert all(words in lines[-1] for words in expected)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_is_removed_at_the_end_and_after_a_failure(monkeypatch):
+    """What follows the last carriage return stays visible."""
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with pytest.raises(RuntimeError), progress_bar("check at step 500", total=64, delay_s=0.0) as advance:
+        advance(32)
+        assert "check at step 500" in terminal.getvalue().split("\r")[-1]
+        raise RuntimeError
+    assert terminal.getvalue().split("\r")[-1] == ""
+    assert "\n" not in terminal.getvalue()
+
+
+@pytest.mark.parametrize(("stream", "options"), [(Terminal, {}), (io.StringIO, {"delay_s": 0.0})])
+def test_nothing_is_written_of_a_quick_check_or_without_a_terminal(monkeypatch, stream, options):
+    monkeypatch.setattr(sys, "stderr", written := stream())
+    with progress_bar("check", total=64, **options) as advance:
+        advance(64)
+    assert written.getvalue() == ""

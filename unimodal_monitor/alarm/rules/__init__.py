@@ -1,1 +1,0 @@
-"""Rules: what may raise the alarm."""

@@ -1,0 +1,55 @@
+"""Measured: the per-image numbers of one check, from which every signal is computed."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from unimodal_monitor.stats.estimate import Estimate
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Per-image numbers of one check, of the same images and noise at every check; None where not measured.
+
+    M held-out images are scored by the probe. P of them run to the output, each beside a member with the same noise.
+    V of them are seen in two views.
+
+    >>> import torch
+    >>> Measured(torch.tensor([0.1, 0.2]), 0.5, ("mid_block",), "Brier gain").heldout_error is None
+    True
+    """
+
+    sigmas: Tensor  # (K,) float64 noise levels, ascending, in data units
+    data_std: float
+    layers: tuple[str, ...]  # the judged one last
+    score_name: str  # with its unit
+    score: Mapping[str, Tensor] = field(default_factory=dict)  # (K, M) float64 by layer; empty without labels
+    correct: Mapping[str, Tensor] = field(default_factory=dict)  # (K, M) bool by layer
+    heldout_error: Tensor | None = None  # (K, P) mean squared denoising error, in squared data units
+    members_error: Tensor | None = None  # (K, P)
+    memorizer_error: Tensor | None = None  # (K, P) of the closed-form memorizer on the same noised members
+    heldout_spread: Tensor | None = None  # (K, P) standard deviation of all that the judged layer puts out for an image
+    members_spread: Tensor | None = None  # (K, P)
+    invariance: Tensor | None = None  # (K, V) jackknife pseudo-values of 1 - ICR
+    num_features: int = 0  # that vary, behind `invariance`
+    num_directions: int = 0  # of the space in which `invariance` was measured
+    shift: str | None = None  # sentence: held-out images differ from members, so that the gap cannot be trusted
+    missing: Mapping[str, str] = field(default_factory=dict)  # why a signal was not measured, by its name
+
+    @property
+    def judged_score(self) -> np.ndarray:
+        """(K, M) scores of the judged layer; without labels the invariance.
+
+        Raises:
+            ValueError: If neither was measured.
+        """
+        values_KM = self.score.get(self.layers[-1], self.invariance)
+        if values_KM is None:
+            raise ValueError(f"without labels the invariance is judged: {self.missing.get('invariance')}")
+        return values_KM.numpy()
+
+
+Signal = Callable[[Measured], Estimate | None]
+"""What a signal is: a function of a check's numbers; None where what it needs was not measured."""
