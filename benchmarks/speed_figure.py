@@ -45,7 +45,7 @@ def main() -> None:
 def check_seconds(num_images: int, num_levels: int) -> list[float]:
     """Seconds of the bare forwards and of the check."""
     monitor = example_monitor(num_images, num_levels=num_levels)
-    monitor.rehearse()
+    monitor.start()
     return side_by_side(lambda: bare_forwards(monitor), lambda: monitor.check(1), repeats=2)
 
 

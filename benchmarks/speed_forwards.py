@@ -111,7 +111,7 @@ def check_on_rank(rank: int, size: int, folder: str, num_images: int, repeats: i
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
     monitor = example_monitor(num_images, distributed=True)
-    monitor.rehearse()
+    monitor.start()
     dist.barrier()
     (seconds,) = side_by_side(lambda: monitor.check(1), repeats=repeats)
     if rank == 0:
