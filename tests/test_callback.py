@@ -129,9 +129,16 @@ def test_a_run_resumed_goes_on_with_its_history_armed_as_it_was(tmp_path):
 def test_a_callback_used_in_a_new_trainer_starts_anew_and_in_the_same_one_goes_on(tmp_path):
     """A new Trainer counts from 0; a second fit of the same one counts on."""
     monitor = UnimodalMonitor(tiny_probe_set(), every_n_train_steps=5)
-    fit(tmp_path, monitor, max_steps=6)
+
+    class Fails(TinyJob):
+        def on_train_batch_end(self, *args):
+            raise RuntimeError("interrupted")
+
+    with pytest.raises(RuntimeError, match="interrupted"):
+        fit(tmp_path, monitor, job=Fails(), max_steps=6)
     trainer = fit(tmp_path, monitor, max_steps=6)
     assert steps_of(monitor) == [0, 5]
+    assert monitor.written_to == tmp_path / "unimodal_2"
     trainer.fit_loop.epoch_loop.max_steps = 11
     trainer.fit(trainer.lightning_module, tiny_loader())
     assert steps_of(monitor) == [0, 5, 10]

@@ -4,6 +4,7 @@ import json
 import warnings
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 from scripted import scripted_alarm
@@ -12,6 +13,8 @@ from torch import nn
 
 from unimodal_monitor import AlarmState, EDMDenoiser, Monitor, ProbeSet, RidgeProbe, read_checks
 from unimodal_monitor.denoisers.memorizer import Memorizer
+from unimodal_monitor.signals import Estimate
+from unimodal_monitor.signals.invariance import invariance
 
 
 class Constant(nn.Module):
@@ -135,14 +138,21 @@ def test_what_fails_after_a_check_is_a_warning_and_costs_nothing_else(tmp_path):
             return super().forward(noised, sigma)
 
     recorder = Recorder()
+    (tmp_path / "file").touch()
     monitor = tiny_monitor(
-        EDMDenoiser(NoSamples()), every_n_train_steps=1, on_alarm=explode, alarm=scripted_alarm(1, 2),
-        reporters=[Offline(), recorder], batch_size=60,
+        EDMDenoiser(NoSamples()), dirpath=tmp_path / "file/run", every_n_train_steps=1, on_alarm=explode,
+        alarm=scripted_alarm(1, 2), reporters=[Offline(), recorder], batch_size=60,
     )  # fmt: skip
     with pytest.warns(UserWarning, match="failed") as caught:
         assert run(monitor, 2) == [0, 1, 2]
     messages = " ".join(str(warning.message) for warning in caught)
-    for words in ("no network", "mail server down", "the copy audit failed at step 2", "out of memory"):
+    for words in (
+        "Not a directory",
+        "no network",
+        "mail server down",
+        "the copy audit failed at step 2",
+        "out of memory",
+    ):
         assert words in messages
     assert [check.audit for check in monitor.history] == [None, None, None]
     assert len(recorder.states) == 3
@@ -166,22 +176,19 @@ def test_a_failed_check_changes_neither_history_nor_alarm():
     assert [(check.step, check.state.value) for check in monitor.history] == [(0, "warming up"), (2, "armed")]
 
 
-def test_a_signal_that_fails_is_missing_with_its_reason():
-    """The others and the check stand."""
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [(lambda: 1 / 0, "division"), (lambda: 3, "got int"), (lambda: Estimate("n", "n", [1], *3 * [[np.nan]]), "finite")],
+)
+def test_a_signal_that_fails_is_missing_with_its_reason(result, reason):
+    """The check stands, and so do other signals."""
 
     def broken(measured):
-        raise ZeroDivisionError("no members")
+        return result()
 
-    check = tiny_monitor(signals=[broken]).check(0)
-    assert check.signals == ()
-    assert "no members" in check.missing["broken"]
-
-
-def test_without_signals_only_the_probe_runs():
-    """A check is as many forwards as images of the probe, at all levels."""
-    check = tiny_monitor(signals=()).check(0)
-    assert check.num_forwards == 9 * 300
-    assert check.signals == ()
+    check = tiny_monitor(signals=[broken, invariance]).check(0)
+    assert [signal.name for signal in check.signals] == ["invariance"]
+    assert reason in check.missing["broken"]
 
 
 def test_a_state_saved_as_json_goes_on_as_if_nothing_had_happened():

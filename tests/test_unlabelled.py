@@ -103,7 +103,7 @@ def test_an_alarm_that_cannot_be_raised_is_told_at_the_start(num_members, bright
     monitor = of_images(Wide(), pictures(num_members, seed=1), pictures(120, seed=2, brightness=brightness))
     line = monitor.start()
     assert "no labels: two views of 120 held-out images" in line
-    assert ("the alarm cannot be raised" in line) is (reason is not None)
+    assert ("the default alarm cannot be raised" in line) is (reason is not None)
     assert reason is None or reason in line
 
 

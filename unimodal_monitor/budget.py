@@ -10,17 +10,7 @@ MARGIN = 1.1  # factor on the last check's seconds to estimate those of the next
 
 
 class Budget:
-    """Interval of the checks, and a clock: what is outside the checks counts as training.
-
-    Args:
-        every_n_train_steps: Optimizer steps between checks; None for as often as `max_overhead` allows.
-        max_overhead: Seconds of checks per second of training that are not exceeded; None for no limit where
-            there is an interval, and else for 0.01.
-        clock: Gives the time in seconds.
-
-    Raises:
-        ValueError: If an argument is not positive.
-    """
+    """Interval of the checks and a clock in seconds: what is outside the checks counts as training; see `Monitor`."""
 
     def __init__(
         self,

@@ -99,6 +99,7 @@ class UnimodalMonitor(Callback):
         self.written_to: Path | None = None
         self._monitor: Monitor | None = None
         self._saved: dict[str, Any] = {}
+        self._is_loaded = False
 
     @property
     def state_key(self) -> str:
@@ -110,14 +111,15 @@ class UnimodalMonitor(Callback):
         if trainer.fast_dev_run:
             return
         _refuse_sharded(trainer)
-        goes_on = bool(self._saved) and trainer.global_step >= self._saved.get("last_step", -1)
-        monitor = self._make_monitor(trainer, pl_module, self.written_to if goes_on else None)
+        saved = self.state_dict()
+        goes_on = self._is_loaded or (bool(saved) and trainer.global_step >= max(1, saved["last_step"]))
+        monitor = self._make_monitor(trainer, pl_module)
         started = monitor.start()
         if trainer.is_global_zero:
             _write(trainer)(f"{self.name}  {started}")
         if goes_on:
-            monitor.load_state_dict(self._saved)
-        self._monitor, self._saved, self.history = monitor, {}, monitor.history
+            monitor.load_state_dict(saved)
+        self._monitor, self._saved, self._is_loaded, self.history = monitor, {}, False, monitor.history
         if goes_on:
             self._publish(trainer)
         else:
@@ -126,6 +128,10 @@ class UnimodalMonitor(Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Make a check where one is due."""
         self._step(trainer)
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Let go of the network as after a fit: Lightning tears nothing down then."""
+        self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Let go of the network; history and state stay."""
@@ -139,22 +145,23 @@ class UnimodalMonitor(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Kept until the fit starts."""
-        self._saved, self.written_to = state_dict, None
+        self._saved, self._is_loaded, self.written_to = state_dict, True, None
 
-    def _make_monitor(self, trainer: Any, pl_module: Any, dirpath: Path | None) -> Monitor:
+    def _make_monitor(self, trainer: Any, pl_module: Any) -> Monitor:
         denoiser = self.denoiser
         if denoiser is None:
             search = {key: getattr(self, key) for key in SEARCH}
             denoiser = find_denoiser(pl_module, callbacks=trainer.callbacks, **search)
         elif not isinstance(denoiser, Denoiser | nn.Module):
             denoiser = denoiser(pl_module)
+        beside_logs = Path(trainer.log_dir or trainer.default_root_dir) / self.name  # `log_dir` is a collective call
         return Monitor(
             denoiser,
             self.probe_set,
             **{key: getattr(self, key) for key in OPTIONS},
             precision=trainer.precision_plugin.forward_context,
             distributed=trainer.world_size > 1,
-            dirpath=dirpath or self.dirpath or Path(trainer.log_dir or trainer.default_root_dir) / self.name,
+            dirpath=self.dirpath or beside_logs,
             reporters=[
                 ConsoleReporter(_write(trainer), name=self.name),
                 *(LoggerReporter(logger, prefix=self.name) for logger in trainer.loggers),

@@ -13,7 +13,7 @@ Everything that is decided later rests on (K, N) arrays, one number for each noi
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,7 @@ from unimodal_monitor.data.datasets import balanced_rows
 from unimodal_monitor.data.probe_set import ProbeSet
 from unimodal_monitor.denoisers.base import Denoiser
 from unimodal_monitor.denoisers.memorizer import Memorizer
-from unimodal_monitor.forward.distributed import Ranks
+from unimodal_monitor.forward.distributed import CPU, Ranks
 from unimodal_monitor.forward.hooks import Capture, capture
 from unimodal_monitor.forward.noise import unit_noise
 from unimodal_monitor.probes.base import Classifier, Probe
@@ -43,11 +43,12 @@ VIEW_OFFSET = 10**9  # added to an image's number to give its augmented view a n
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """Images that go through the network together; `noise_ids` (N,) select the noise of each."""
+    """Images that go through the network together."""
 
     images: Tensor
-    noise_ids: Tensor
-    labels: Tensor | None = None
+    rows: Tensor  # (N,) of the images that pass
+    noise_ids: Tensor  # (N,) select the noise of each
+    labels: Tensor | None = None  # of all images
     to_output: bool = False
 
 
@@ -79,7 +80,7 @@ class Plan:
     @property
     def num_images(self) -> int:
         """Images that pass through the network, at all levels each."""
-        return sum(len(run.images) for run in self.passes.values())
+        return sum(len(run.rows) for run in self.passes.values())
 
     @property
     def num_forwards(self) -> int:
@@ -99,13 +100,14 @@ def plan_check(
     seed: int,
     with_pairs: bool = True,
     min_images: int = MIN_IMAGES,
+    device: torch.device = CPU,
 ) -> Plan:
     """The passes of every check of a run; with labels and without pairs, only the probe is fitted and scored."""
-    heldout, members, is_labelled = probe_set.heldout, probe_set.members.images, not probe_set.is_unlabelled
+    heldout, members, fit = probe_set.heldout, probe_set.members.images, probe_set.fit
+    is_labelled = not probe_set.is_unlabelled and probe_set.num_classes > 0  # an error if only one role has labels
     rows = torch.from_numpy(balanced_rows(heldout.labels, len(heldout), len(heldout), seed=seed))
-    num_probed = len(probe_set.fit) + len(heldout)
-    most = min(int(PAIRED_SHARE * num_probed), max(1, len(rows) // 4)) if is_labelled else MAX_PAIRED_UNLABELLED
-    paired = rows[: most if with_pairs or not is_labelled else 0]
+    most = min(int(PAIRED_SHARE * (len(fit) + len(rows))), max(1, len(rows) // 4))
+    paired = rows[: most * with_pairs if is_labelled else MAX_PAIRED_UNLABELLED]
     num_pairs = min(len(members), len(paired))
     missing: dict[str, str] = {}
     for signals, count in ((PAIR_SIGNALS, num_pairs), (("invariance",), len(paired))):
@@ -113,31 +115,33 @@ def plan_check(
             missing |= dict.fromkeys(signals, f"need at least {min_images} images, got {count}")
     if not is_labelled and "invariance" in missing:
         raise ValueError(f"without labels the invariance of held-out images is measured: {missing['invariance']}")
-    num_pairs, paired = num_pairs * (num_pairs >= min_images), paired[: len(paired) * (len(paired) >= min_images)]
-
-    def heldout_pass(rows: Tensor, *, to_output: bool = False) -> Pass:
-        return Pass(heldout.images[rows], rows, None if heldout.labels is None else heldout.labels[rows], to_output)
-
-    views = another_view(heldout.images[paired], seed=seed, indices=paired.tolist())
+    if num_pairs < min_images:
+        num_pairs = 0
+    if len(paired) < min_images:
+        paired = paired[:0]
+    views, rest = another_view(heldout.images[paired], seed=seed, indices=paired.tolist()), rows[len(paired) :]
+    all_of = torch.arange
     passes = {
-        "paired": heldout_pass(paired, to_output=num_pairs > 0),
-        "members": Pass(members[:num_pairs], paired[:num_pairs], to_output=True),
-        "views": Pass(views, VIEW_OFFSET + paired),
+        "paired": Pass(heldout.images, paired, paired, heldout.labels, to_output=num_pairs > 0),
+        "members": Pass(members, all_of(num_pairs), paired[:num_pairs], to_output=True),
+        "views": Pass(views, all_of(len(paired)), VIEW_OFFSET + paired),
     }
     if is_labelled:
-        passes["fit"] = Pass(probe_set.fit.images, torch.arange(len(probe_set.fit)), probe_set.fit.labels)
-        passes["heldout"] = heldout_pass(rows[len(paired) :])
-    needed = {role: run for role, run in passes.items() if len(run.images)}
+        passes["fit"] = Pass(fit.images, all_of(len(fit)), all_of(len(fit)), fit.labels)
+        passes["heldout"] = Pass(heldout.images, rest, rest, heldout.labels)
+    needed = {role: run for role, run in passes.items() if len(run.rows)}
     shift = find_shift(members, heldout.images) if num_pairs else None
-    sentence = None if shift is None else shift.describe()
-    error = _memorizer_error(members, passes["members"], sigmas, seed) if num_pairs else None
-    return Plan(probe_set, layers, sigmas, seed, probe, needed, num_pairs, error, sentence, missing)
+    described = None if shift is None else shift.describe()
+    error = _memorizer_error(passes["members"], device, sigmas, seed) if num_pairs else None
+    return Plan(probe_set, layers, sigmas, seed, probe, needed, num_pairs, error, described, missing)
 
 
-def _memorizer_error(members: Tensor, run: Pass, sigmas: Tensor, seed: int) -> Tensor:
+def _memorizer_error(run: Pass, device: torch.device, sigmas: Tensor, seed: int) -> Tensor:
+    members = run.images.to(CPU if device.type == "mps" else device)  # MPS has no double precision
+    go = partial(forward, Memorizer(members), sigmas=sigmas, seed=seed, batch_size=4096, ranks=Ranks())
     with capture({}) as captured:
-        go = partial(forward, Memorizer(members), captured, sigmas=sigmas, seed=seed, batch_size=4096, ranks=Ranks())
-        return torch.cat([batch.error for batch in go(run) if batch.error is not None], 1)
+        batches = go(captured, replace(run, images=members))
+        return torch.cat([batch.error for batch in batches if batch.error is not None], 1).cpu()
 
 
 def forward(
@@ -152,15 +156,12 @@ def forward(
     precision: Callable[[], AbstractContextManager[object]] = nullcontext,
     progress: Callable[[int], object] = lambda num_images: None,
 ) -> Iterator[Batch]:
-    """This rank's share of a pass, batch by batch; a GPU is not waited for before the end.
-
-    Raises:
-        FloatingPointError: After the last batch, if features are not finite.
-    """
+    """This rank's share of a pass, batch by batch; a GPU is not waited for before the end, nor are features checked."""
     device = next((parameter.device for parameter in denoiser.network.parameters()), run.images.device)
-    for rows in torch.split(ranks.share(torch.arange(len(run.images))), max(1, batch_size // len(sigmas))):
-        clean, levels = run.images[rows].to(device, non_blocking=True), sigmas.to(device, run.images.dtype)
-        noise = unit_noise(run.noise_ids[rows].tolist(), clean.shape[1:], seed=seed).to(clean)
+    for part in torch.split(ranks.share(torch.arange(len(run.rows))), max(1, batch_size // len(sigmas))):
+        rows, levels = run.rows[part], sigmas.to(device, run.images.dtype)
+        clean = run.images[rows].to(device, non_blocking=True)
+        noise = unit_noise(run.noise_ids[part].tolist(), clean.shape[1:], seed=seed).to(clean)
         noised = torch.addcmul(clean[None], levels.view(-1, *[1] * clean.ndim), noise[None]).flatten(0, 1)
         with precision():
             call = partial(denoiser, noised, levels.repeat_interleave(len(rows)))
@@ -182,7 +183,7 @@ def measure(go: Go, plan: Plan, ranks: Ranks) -> Measured:
     with ranks.merged(list(collectors.values())):
         classifiers = ranks.together(lambda: {name: plan.probe.fit(kept) for name, kept in collectors.items()})
     parts = ranks.together(lambda: _run_passes(go, plan, classifiers))
-    whole = {(role, name): ranks.gather(part, len(plan.passes[role].images)) for (role, name), part in parts.items()}
+    whole = {(role, name): ranks.gather(part, len(plan.passes[role].rows)) for (role, name), part in parts.items()}
     return ranks.together(lambda: _measured({key: values.cpu() for key, values in whole.items()}, plan))
 
 

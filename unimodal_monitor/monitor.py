@@ -3,12 +3,13 @@
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from unimodal_monitor.alarm.alarm import Alarm, AlarmMemory
@@ -22,7 +23,7 @@ from unimodal_monitor.forward.hooks import capture
 from unimodal_monitor.forward.isolation import leaving_no_trace
 from unimodal_monitor.forward.layers import find_layers
 from unimodal_monitor.forward.noise import noise_levels
-from unimodal_monitor.method import MIN_IMAGES, Go, Pass, forward, measure, plan_check
+from unimodal_monitor.method import MIN_IMAGES, Go, forward, measure, plan_check
 from unimodal_monitor.probes.sklearn_probe import as_probe
 from unimodal_monitor.reaction import Reaction
 from unimodal_monitor.report.base import Figures, Reporter
@@ -30,7 +31,7 @@ from unimodal_monitor.report.console import ConsoleReporter, progress_bar, warn
 from unimodal_monitor.report.figures import FigureReporter
 from unimodal_monitor.report.jsonl import JsonlReporter, unused_folder
 from unimodal_monitor.report.startup import startup_line
-from unimodal_monitor.resume import restore_state, save_state
+from unimodal_monitor.resume import measured_with, restore_state, save_state
 from unimodal_monitor.signals import DEFAULT_SIGNALS, Signal
 
 MAX_FAILURES = 3  # failed checks in a row after which no more are made
@@ -71,8 +72,7 @@ class Monitor:
         reporters: Where checks are shown; None for the console.
         name: Prefix of scalars and messages.
 
-    Raises:
-        ValueError: If an argument is out of range, labels are missing, a layer is unknown, or too few levels are left.
+    A ValueError names an argument that is out of range or does not fit the network or the images.
     """
 
     def __init__(
@@ -108,23 +108,17 @@ class Monitor:
         self.layers = find_layers(self.denoiser.network, layer, extra_layers)
         self.signals = DEFAULT_SIGNALS if signals is None else tuple(signals)
         levels, self._num_unreachable = noise_levels(self.denoiser, probe_set.std, sigmas)
-        self.ranks = Ranks.of_this_process() if distributed else Ranks()
-        self.plan = plan_check(
-            probe_set,
-            as_probe(probe),
-            layers=tuple(self.layers),
-            sigmas=levels,
-            seed=seed,
-            with_pairs=bool(self.signals),
-            min_images=max(MIN_IMAGES, self.ranks.size),
-        )
+        device = next((parameter.device for parameter in self.denoiser.network.parameters()), torch.device("cpu"))
+        self.ranks = Ranks.of_this_process(device) if distributed else Ranks()
+        names, least = tuple(self.layers), max(MIN_IMAGES, self.ranks.size)
+        plan = partial(plan_check, probe_set, as_probe(probe), layers=names, sigmas=levels, seed=seed)
+        self.plan = plan(with_pairs=bool(self.signals), min_images=least, device=device)
         default = Alarm.without_labels(are_images=probe_set.has_images) if probe_set.is_unlabelled else Alarm()
         self.alarm = default if alarm is None else alarm
         self.batch_size, self.precision, self.name = batch_size, precision, name
         self.reporters: list[Reporter] = [ConsoleReporter(name=name)] if reporters is None else list(reporters)
         self.dirpath = None if dirpath is None else Path(dirpath)
-        self.written_to: Path | None = None
-        self._own_folder: str | None = None
+        self.written_to, self._own_folder = cast(Path | None, None), cast(str | None, None)
         self.history: list[Check] = []
         self.memory, self.should_stop = AlarmMemory(), False
         self._num_failures = 0
@@ -132,10 +126,10 @@ class Monitor:
     def start(self) -> str:
         """Try one forward of a whole batch, and return what a check measures and about what it costs."""
         run = self.plan.passes["paired" if "paired" in self.plan.passes else "heldout"]
-        num_images = min(max(2, self.batch_size // len(self.plan.sigmas)), len(run.images))
+        num_images = min(max(2, self.batch_size // len(self.plan.sigmas)), len(run.rows))
         start = time.perf_counter()
-        with self._isolated(Ranks(), lambda _: None) as go:
-            list(go(Pass(run.images[:num_images], run.noise_ids[:num_images])))
+        with self._isolated(Ranks(), "trial forward") as go:
+            list(go(replace(run, rows=run.rows[:num_images], labels=None, to_output=False)))
         seconds = (time.perf_counter() - start) * self.plan.num_images / num_images / self.ranks.size
         num, limit = self._num_unreachable, self.budget.max_overhead
         return startup_line(self.plan, num_unreachable=num, seconds=seconds, max_overhead=limit)
@@ -143,12 +137,11 @@ class Monitor:
     def step(self, global_step: int) -> Check | None:
         """Make a check where one is due, and return it: call it before the training with 0, then after every step.
 
-        A check that fails is left out with a warning; after three in a row no more are made. The network of step 0 is
-        measured, but arms nothing: it is untrained.
+        A check that fails is left out with a warning; after three in a row no more are made. The untrained network of
+        step 0 arms nothing.
         """
-        if self._num_failures >= MAX_FAILURES or not self.budget.is_due(global_step):
-            return None
-        if self.ranks.any(not self.budget.can_afford()):
+        is_due = self._num_failures < MAX_FAILURES and self.budget.is_due(global_step)
+        if not is_due or self.ranks.any(not self.budget.can_afford()):
             return None
         try:
             self.check(global_step)
@@ -167,32 +160,35 @@ class Monitor:
         What goes wrong is raised on all ranks alike; the history and the alarm are then as before.
         """
         start = time.perf_counter()
-        bar = progress_bar(f"{self.name} check at step {step}", self.plan.num_images // self.ranks.size)
-        with self.budget.spending(), bar as progress, self._isolated(self.ranks, progress) as go:
+        with self.budget.spending(), ExitStack() as stack:
+            title = f"{self.name} check at step {step}"
+            go = self.ranks.together(lambda: stack.enter_context(self._isolated(self.ranks, title)))
             measured = measure(go, self.plan, self.ranks)
             judge = partial(judge_check, measured, self.signals, self.alarm, self.memory, step=step)
             check, memory = self.ranks.together(judge)
-        self.memory = self.ranks.broadcast(memory)
-        self.history[-1:] = [replace(past, measured=None) for past in self.history[-1:]]
-        check = replace(check, weights=self.denoiser.weights_used, num_forwards=self.plan.num_forwards)
-        self.history += [replace(check, seconds=time.perf_counter() - start, overhead=self.budget.overhead)]
-        return self.history[-1]
+            weights = self.ranks.together(lambda: self.denoiser.weights_used)
+        memory, state, evidence = self.ranks.broadcast((memory, check.state, check.evidence))
+        check = replace(check, state=state, evidence=evidence, weights=weights, num_forwards=self.plan.num_forwards)
+        check = replace(check, seconds=time.perf_counter() - start, overhead=self.budget.overhead)
+        self.memory, self.history[-1:] = memory, [*(replace(c, measured=None) for c in self.history[-1:]), check]
+        return check
 
     def audit(self, *, num_samples: int = 300, max_seconds: float | None = None) -> Audit:
         """Draw samples and count the copies of members among them; the last check keeps the result.
 
-        Rank 0 works and the others wait. The time is outside `max_overhead`.
-
-        Args:
-            num_samples: Number of samples; 300 without a copy bound the fraction by 1.2 %.
-            max_seconds: Seconds after which no further batch of samples is begun.
+        300 samples without a copy bound the fraction by 1.2 %; no batch begins after `max_seconds`. Rank 0 works, the
+        others wait; this time is outside `max_overhead`.
         """
-        images, size = self.plan.probe_set.members.images, min(self.batch_size, 64)
-        count = partial(
-            audit_copies, self.denoiser, images, num_samples=num_samples, seed=self.plan.seed, batch_size=size
-        )
-        with self.budget.aside(), self.precision(), self.denoiser.holding_weights():
-            own = self.ranks.together(lambda: None if self.ranks.rank else count(max_seconds=max_seconds))
+
+        def work() -> Audit | None:
+            if self.ranks.rank:
+                return None
+            count = partial(audit_copies, self.denoiser, self.plan.probe_set.members.images, seed=self.plan.seed)
+            with self.precision(), self.denoiser.holding_weights():
+                return count(num_samples=num_samples, batch_size=min(self.batch_size, 64), max_seconds=max_seconds)
+
+        with self.budget.aside():
+            own = self.ranks.together(work)
         sent = self.ranks.broadcast(own and replace(own, samples=None))
         audit = own or cast(Audit, sent)
         self.history[-1:] = [replace(check, audit=audit) for check in self.history[-1:]]
@@ -200,26 +196,28 @@ class Monitor:
 
     def state_dict(self) -> dict[str, Any]:
         """Primitives only: the history and the alarm's memory."""
-        return save_state(self.plan, self.alarm, self.memory, self.history, folder=self.written_to)
+        settings = measured_with(self.plan, self.alarm, self.denoiser)
+        return save_state(settings, self.memory, self.history, folder=self.written_to)
 
     def load_state_dict(self, record: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`; a ValueError names the difference if the record was measured otherwise."""
-        self.memory, self.history = restore_state(record, self.plan, self.alarm)
+        self.memory, self.history = restore_state(record, measured_with(self.plan, self.alarm, self.denoiser))
         self.budget.last_step = self.history[-1].step if self.history else None
         self._own_folder = record["folder"]
 
     @contextmanager
-    def _isolated(self, ranks: Ranks, progress: Callable[[int], object]) -> Iterator[Go]:
+    def _isolated(self, ranks: Ranks, title: str) -> Iterator[Go]:
         """Forwards that leave no trace, with hooks on the layers."""
-        network = self.denoiser.network
+        plan, denoiser = self.plan, self.denoiser
         with (
-            leaving_no_trace(network, seed=self.plan.seed),
-            self.denoiser.holding_weights(),
+            progress_bar(title, plan.num_images // ranks.size, is_shown=ranks.rank == 0) as progress,
+            leaving_no_trace(denoiser.network, seed=plan.seed),
+            denoiser.holding_weights(),
             capture(self.layers) as hooks,
         ):
             yield partial(
-                forward, self.denoiser, hooks, sigmas=self.plan.sigmas, seed=self.plan.seed, ranks=ranks,
-                batch_size=self.batch_size, precision=self.precision, progress=progress,
+                forward, denoiser, hooks, sigmas=plan.sigmas, seed=plan.seed, ranks=ranks, batch_size=self.batch_size,
+                precision=self.precision, progress=progress,
             )  # fmt: skip
 
     def _after_check(self) -> None:
@@ -228,14 +226,17 @@ class Monitor:
             self._softly("the copy audit", partial(self.audit, max_seconds=self.reaction.copy_audit_seconds))
         if self.ranks.rank == 0:
             with self.budget.spending(is_report=True):
-                if self.dirpath is not None and self.written_to is None:
-                    self.written_to = unused_folder(self.dirpath.absolute(), own=self._own_folder)
-                    self.reporters += [JsonlReporter(self.written_to), FigureReporter(self.written_to)]
-                figures = Figures(self.history, training=self.plan.probe_set.members.images)
-                for reporter in self.reporters:
-                    self._softly(type(reporter).__name__, partial(reporter.report, self.history, figures))
-        if self._softly("on_alarm", partial(self.reaction.act, self.history, warn=self._warn)):
-            self.should_stop = True
+                self._softly("the report", self._report)
+        stops = self._softly("on_alarm", partial(self.reaction.act, self.history, warn=self._warn))
+        self.should_stop = self.should_stop or bool(stops)
+
+    def _report(self) -> None:
+        if self.dirpath is not None and self.written_to is None:
+            self.written_to = unused_folder(self.dirpath.absolute(), own=self._own_folder)
+            self.reporters += [JsonlReporter(self.written_to), FigureReporter(self.written_to)]
+        figures = Figures(self.history, training=self.plan.probe_set.members.images)
+        for reporter in self.reporters:
+            self._softly(type(reporter).__name__, partial(reporter.report, self.history, figures))
 
     def _softly(self, what: str, work: Callable[[], object]) -> object:
         try:

@@ -8,16 +8,7 @@ from unimodal_monitor.check import Check
 
 
 class Reaction:
-    """When copies are counted, and what happens when the alarm is raised.
-
-    Args:
-        on_alarm: "warn", "stop", or a function of the `Check`.
-        copy_audit: "confirm" when the alarm is raised, a number n at every n-th check, None never.
-        copy_audit_seconds: Seconds that an audit may take.
-
-    Raises:
-        ValueError: If an argument is out of range.
-    """
+    """When copies are counted, and what happens when the alarm is raised; see `Monitor` for the arguments."""
 
     def __init__(
         self, on_alarm: str | Callable[[Check], Any], copy_audit: str | int | None, copy_audit_seconds: float

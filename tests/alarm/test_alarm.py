@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from simulated import FALLING, FLAT, HUMPED, LOWER, SLIGHTLY_LOWER, made_verdict, simulated_check
 
-from unimodal_monitor import Alarm, AlarmState, GapOpened, PeakFell, RiseLost, Shape
+from unimodal_monitor import Alarm, AlarmState, PeakFell, RiseLost, Shape
 from unimodal_monitor.alarm.alarm import AlarmMemory, share_of_check
 from unimodal_monitor.alarm.rule import Finding
 
@@ -189,13 +189,6 @@ def test_each_state_names_its_evidence():
     assert "unimodal-monitor power" in run(Alarm(warm_up=1), [simulated_check(FLAT)], verdict=UNDECIDED)[1][0]
     found = run(Alarm(rules=[Scripted("uxx-")]), [simulated_check(num_images=2)] * 4)[1]
     assert found[3] == "not established again: found -"
-
-
-def test_rules_are_named_with_their_parameters():
-    """A saved memory fits no others."""
-    assert Alarm(rules=[GapOpened(), GapOpened(0.2)]).rule_names == [
-        f"GapOpened(min_gap={x}, share=0.5)" for x in (0.1, 0.2)
-    ]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def test_shares_are_the_rows_differ_by_one_at_most_and_are_never_empty(size):
 
 
 def test_values_and_failures_pass_through_one_rank_without_a_process_group():
-    ranks, values = Ranks.of_this_process(), torch.randn(2, 3, 5)
+    ranks, values = Ranks.of_this_process(torch.device("cpu")), torch.randn(2, 3, 5)
     assert ranks == Ranks(0, 1)
     assert ranks.gather(values, 3) is values
     assert ranks.together(lambda: 7) == ranks.broadcast(7) == 7
@@ -90,17 +90,18 @@ def measured_by_monitor(*, distributed: bool) -> list[dict[str, torch.Tensor]]:
 
 
 def steps_with_a_failure() -> list[bool]:
-    """Whether checks were made, the first of which fails on one rank."""
-    network, failures = TinyDenoiser(), [1]
+    """Whether checks were made: on one rank the first cannot read the averaged weights, the second has no memory."""
+    network, failures = TinyDenoiser(), {1: ["weights", "memory"]}.get(dist.get_rank(), [])
 
-    def denoiser(noised: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        if dist.get_rank() in failures:
-            raise RuntimeError(f"on rank {failures.pop()}")
-        return network(noised, sigma)
+    def fail(what: str) -> None:
+        if failures[:1] == [what]:
+            raise RuntimeError(failures.pop(0))
 
-    options = {"net": network, "layer": "blocks.1", "distributed": True, "reporters": (), "every_n_train_steps": 10}
+    network.register_forward_pre_hook(lambda *_: fail("memory"))
+    denoiser = EDMDenoiser(network, weights=lambda: fail("weights"))
+    options = {"layer": "blocks.1", "distributed": True, "reporters": (), "every_n_train_steps": 10}
     monitor = Monitor(denoiser, tiny_probe_set(), **options)
-    return [monitor.step(step) is not None for step in (0, 10)]
+    return [monitor.step(step) is not None for step in (0, 10, 20)]
 
 
 def work_of_rank(rank: int, folder: str) -> None:
@@ -109,7 +110,8 @@ def work_of_rank(rank: int, folder: str) -> None:
         if rank < size:
             dist.init_process_group("gloo", init_method=f"file://{folder}/store{size}", rank=rank, world_size=size)
             found = {"measured": measured_by_monitor(distributed=True), "made": steps_with_a_failure()}
-            torch.save({**found, **tried_by_rank(Ranks.of_this_process())}, f"{folder}/{size}_{rank}.pt")
+            found |= tried_by_rank(Ranks.of_this_process(torch.device("cpu")))
+            torch.save(found, f"{folder}/{size}_{rank}.pt")
             dist.destroy_process_group()
 
 
@@ -128,7 +130,7 @@ def test_what_fails_on_one_rank_fails_on_all_and_so_a_check_is_left_out_and_the_
         where = ["KeyError" if rank == failed else "RuntimeError" for failed in range(size)]
         assert found["failures"] == [*where, *[""] * (4 - size)]
         assert found["together"] == rank
-        assert found["made"] == [False, True]
+        assert found["made"] == [False, False, True]
 
 
 @pytest.mark.slow

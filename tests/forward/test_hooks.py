@@ -128,6 +128,14 @@ def test_a_layer_that_is_not_called_once_is_refused(layer, message):
             captured.run(lambda: network(INPUT))
 
 
+def test_a_later_layer_that_writes_into_its_input_changes_no_feature():
+    """As an in-place ReLU does in a forward to the output."""
+    layer = nn.Linear(4, 3)
+    with capture({"layer": layer}) as captured:
+        captured.run(lambda: layer(INPUT).relu_(), to_output=True)
+    torch.testing.assert_close(captured.features["layer"], layer(INPUT).detach())
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_features_that_are_not_finite_name_their_layer(bad):
     layer = nn.Identity()

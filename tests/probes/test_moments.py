@@ -49,8 +49,3 @@ def test_a_single_feature_at_a_single_level_keeps_its_axes():
     """torchmetrics squeezes results of one element."""
     shapes = [tuple(values.shape) for values in collected(slice(None), features=FEATURES[:1, :, :1]).centred()]
     assert shapes == [(1, 1), (1, 1, 1), (1, 1, C)]
-
-
-def test_moments_stay_in_double_precision():
-    """Lightning and `.float()` move metrics along with a module; the sums would lose half their digits."""
-    assert all(values.dtype == torch.float64 for values in collected(slice(None)).float().half().compute())

@@ -28,13 +28,6 @@ def test_every_layer_is_drawn_against_sigma_under_step_and_verdict():
     assert ["peak" in lines for lines in (accuracy, score, drawn(plot_curve(MONOTONE).axes[0]))] == [True, True, False]
 
 
-def test_the_last_earlier_checks_are_drawn_behind():
-    """A long history does not fill the figure."""
-    alone, few, many = (len(drawn(plot_curve(CHECK, earlier=[MONOTONE] * num).axes[0])) for num in (0, 3, 12))
-    assert few == alone + 3
-    assert few < many < alone + 12
-
-
 def test_without_labels_the_score_stands_alone():
     """Earlier checks may have had labels, and the other way round."""
     (score,) = plot_curve(without_labels(CHECK), earlier=[CHECK]).axes

@@ -46,11 +46,3 @@ def test_a_check_without_a_signal_is_left_out_of_its_panel():
     history = [RUN[0], replace(RUN[1], signals=(undefined,)), replace(RUN[2], signals=SIGNALS[1:])]
     steps = [drawn(axes)[0].tolist() for axes in plot_evidence(history).axes[:3]]
     assert steps == [[0, 100, 207], [0], [0, 207]]
-
-
-def test_tiny_intervals_are_drawn_and_not_stretched_without_a_neutral_value():
-    """Even where rounding puts the limits beyond the value."""
-    signal = Estimate("flat", "flat", (0.1,), (1.0,), (1 + 3e-16,), (1 - 2e-16,))
-    axes = plot_evidence([replace(RUN[1], signals=(signal,))]).axes[1]
-    np.testing.assert_allclose(np.ravel(drawn(axes)), [100, 1, 1, 1])
-    assert np.ptp(axes.get_ylim()) > 5e-3

@@ -90,11 +90,6 @@ class Alarm:
             return cls(rules=(GapOpened(share=1.0),))
         return cls(rules=(PeakFell("invariance", min_fall=0.005, share=1.0),))
 
-    @property
-    def rule_names(self) -> list[str]:
-        """The rules with their parameters: a saved memory fits no others."""
-        return [repr(rule) for rule in self.rules]
-
     def update(
         self, memory: AlarmMemory, measured: Measured, verdict: Verdict, *, step: int
     ) -> tuple[AlarmMemory, str]:

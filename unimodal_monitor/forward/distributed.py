@@ -24,12 +24,11 @@ class Ranks:
     device: torch.device = CPU  # of tensors for collectives: the CPU for gloo, a GPU for NCCL
 
     @classmethod
-    def of_this_process(cls) -> "Ranks":
+    def of_this_process(cls, device: torch.device) -> "Ranks":
         """Rank and size in torch.distributed's default group; a single rank where there is no group."""
         if not (dist.is_available() and dist.is_initialized()):
             return cls()
-        device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else CPU
-        return cls(dist.get_rank(), dist.get_world_size(), device)
+        return cls(dist.get_rank(), dist.get_world_size(), CPU if dist.get_backend() == "gloo" else device)
 
     def share(self, rows: Tensor) -> Tensor:
         """This rank's part of (N,) rows: every `size`-th. A ValueError on all ranks if one would be left without."""

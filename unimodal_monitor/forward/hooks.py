@@ -88,7 +88,7 @@ def mean_pool(output: Any) -> Tensor:
     """
     values = _tensor_of(output).float()
     if values.ndim == 2:
-        return values
+        return values.clone()  # a later layer may write into what this one put out
     return values.mean(1) if values.ndim == 3 else values.flatten(2).mean(2)
 
 

@@ -58,8 +58,10 @@ def warn(message: str) -> None:
 
 
 @contextmanager
-def progress_bar(description: str, total: int, *, delay_s: float = 1.0) -> Iterator[Callable[[int], Any]]:
+def progress_bar(
+    description: str, total: int, *, is_shown: bool = True, delay_s: float = 1.0
+) -> Iterator[Callable[[int], Any]]:
     """A bar on stderr, if that is a terminal, from `delay_s` to the end; the value takes the number of images done."""
-    is_hidden = not sys.stderr.isatty()
+    is_hidden = not (is_shown and sys.stderr.isatty())
     with tqdm(total=total, desc=description, unit=" images", delay=delay_s, leave=False, disable=is_hidden) as bar:
         yield bar.update

@@ -1,5 +1,6 @@
 """What is kept of per-image numbers: LevelMeans and Curve for the probe, Estimate for every other signal."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -118,6 +119,13 @@ class Estimate:
     high: tuple[float, ...]
     neutral: float | None = None  # value without information, such as 0 for a gap and 0.5 for an AUC
     note: str = ""  # caveat in one sentence
+
+    def __post_init__(self) -> None:
+        for name in ("sigmas", "value", "low", "high"):
+            values = tuple(map(float, getattr(self, name)))
+            if not all(map(math.isfinite, values)):
+                raise FloatingPointError(f"{name} of {self.name} is not finite")
+            object.__setattr__(self, name, values)
 
     @property
     def headline(self) -> Headline | None:

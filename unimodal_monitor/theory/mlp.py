@@ -18,14 +18,7 @@ class Block(nn.Module):
 
 
 class MLPDenoiser(nn.Module):
-    """A residual MLP behind EDM's preconditioning: `net(noised, sigma) -> denoised`.
-
-    Args:
-        dim: Length of the vectors.
-        data_std: Standard deviation of the data.
-        width: Width of the residual stream.
-        depth: Number of blocks.
-    """
+    """A residual MLP behind EDM's preconditioning: `net(noised, sigma) -> denoised`."""
 
     def __init__(self, dim: int, data_std: float, *, width: int = 32, depth: int = 4) -> None:
         super().__init__()
