@@ -109,7 +109,7 @@ def test_after_three_failures_in_a_row_no_more_checks_are_made():
         assert run(monitor, 5) == []
     assert probe.calls == len(caught) == 3
     assert all("broken probe" in str(warning.message) for warning in caught)
-    assert "no more are made" in str(caught[-1].message)
+    assert "no further checks are made" in str(caught[-1].message)
 
 
 def test_the_alarm_calls_a_function_with_the_check_once():

@@ -20,9 +20,9 @@ class Budget:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if every_n_train_steps is not None and every_n_train_steps < 1:
-            raise ValueError(f"every_n_train_steps = {every_n_train_steps}; it is a number of optimizer steps, from 1")
+            raise ValueError(f"every_n_train_steps = {every_n_train_steps}; must be a number of steps, from 1")
         if max_overhead is not None and not max_overhead > 0:
-            raise ValueError(f"max_overhead = {max_overhead}; it is a share of the training's time, such as 0.01")
+            raise ValueError(f"max_overhead = {max_overhead}; must be a share of the training's time, such as 0.01")
         self.every_n_train_steps = every_n_train_steps or ASK_EVERY_N_STEPS
         self.max_overhead = MAX_OVERHEAD if max_overhead is None and every_n_train_steps is None else max_overhead
         self.clock = clock

@@ -50,8 +50,8 @@ class Monitor:
         probe_set: Images and labels, the same for the whole run.
         net: Module whose layers are hooked, where `denoiser` is a plain function.
         every_n_train_steps: Optimizer steps between checks; None to check as often as `max_overhead` allows.
-        max_overhead: Seconds of checks per second of training that are not exceeded, such as 0.01: a check that does
-            not fit in is put off. None for no limit; 0.01 where `every_n_train_steps` is None as well.
+        max_overhead: Upper limit on the time of the checks as a fraction of the training's, such as 0.01; a check over
+            it is postponed. None for no limit with `every_n_train_steps`, and for 0.01 without.
         on_alarm: "warn", "stop" (sets `should_stop`), or a function of the `Check`, when the alarm is raised.
         copy_audit: When samples are compared with the members: "confirm" when the alarm is raised, a number n at
             every n-th check, None never.
@@ -63,7 +63,7 @@ class Monitor:
         probe: Probe, or a scikit-learn classifier; None for `RidgeProbe()`.
         signals: Functions of `Measured`; None for `DEFAULT_SIGNALS`. Empty leaves out the forwards that they need, and
             with them the rules that need the gap.
-        alarm: What to make of the checks in time; None for `Alarm()`, or `Alarm.without_labels()` without labels.
+        alarm: Turns checks into a state; None for `Alarm()`, or `Alarm.without_labels()` without labels.
         batch_size: Inputs in one forward, all levels together.
         seed: Seed of noise and augmentation.
         precision: Gives the context of the denoiser's calls, such as autocast.
@@ -101,7 +101,7 @@ class Monitor:
         name: str = "unimodal",
     ) -> None:
         if batch_size < 1:
-            raise ValueError(f"batch_size = {batch_size}; it is a number of inputs, from 1")
+            raise ValueError(f"batch_size = {batch_size}; must be a number of inputs, from 1")
         self.reaction = Reaction(on_alarm, copy_audit, copy_audit_seconds)
         self.budget = Budget(every_n_train_steps, max_overhead)
         self.denoiser = as_denoiser(denoiser, net=net)
@@ -147,8 +147,8 @@ class Monitor:
             self.check(global_step)
         except Exception:
             self._num_failures += 1
-            what = "the third in a row; no more are made" if self._num_failures >= MAX_FAILURES else "it is left out"
-            self._warn(f"the check at step {global_step} failed, {what}\n{traceback.format_exc()}")
+            what = "again: no further checks are made" if self._num_failures >= MAX_FAILURES else "and is left out"
+            self._warn(f"the check at step {global_step} failed {what}\n{traceback.format_exc()}")
             return None
         self._num_failures = 0
         self._after_check()

@@ -14,12 +14,12 @@ class Reaction:
         self, on_alarm: str | Callable[[Check], Any], copy_audit: str | int | None, copy_audit_seconds: float
     ) -> None:
         if on_alarm not in ("warn", "stop") and not callable(on_alarm):
-            raise ValueError(f"on_alarm = {on_alarm!r}; it is 'warn', 'stop' or a function of the Check")
+            raise ValueError(f"on_alarm = {on_alarm!r}; must be 'warn', 'stop' or a function of the Check")
         is_count = isinstance(copy_audit, int) and not isinstance(copy_audit, bool) and copy_audit > 0
         if copy_audit not in ("confirm", None) and not is_count:
-            raise ValueError(f"copy_audit = {copy_audit!r}; it is 'confirm', a number of checks from 1, or None")
+            raise ValueError(f"copy_audit = {copy_audit!r}; must be 'confirm', a number of checks from 1, or None")
         if not copy_audit_seconds >= 0:
-            raise ValueError(f"copy_audit_seconds = {copy_audit_seconds}; it is a number of seconds, from 0")
+            raise ValueError(f"copy_audit_seconds = {copy_audit_seconds}; must be a number of seconds, from 0")
         self.on_alarm = on_alarm
         self.copy_audit = copy_audit
         self.copy_audit_seconds = copy_audit_seconds

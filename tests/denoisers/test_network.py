@@ -70,7 +70,7 @@ def test_prediction_is_found_in_the_output(form):
     torch.testing.assert_close(denoiser(IMAGES, TIME), IMAGES + 1)
 
 
-@pytest.mark.parametrize(("output", "message"), [(IMAGES[0], r"put out \(3, 2, 2\)"), (None, "put out NoneType")])
+@pytest.mark.parametrize(("output", "message"), [(IMAGES[0], r"returned \(3, 2, 2\)"), (None, "returned NoneType")])
 def test_output_that_is_no_image_is_an_error(output, message):
     """A loss or a missing output must not become a feature."""
     with pytest.raises(ValueError, match=message):

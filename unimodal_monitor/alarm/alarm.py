@@ -66,9 +66,9 @@ class Alarm:
     def __post_init__(self) -> None:
         for name in ("patience", "planned_checks", "warm_up"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}; it is a number of checks, from 1")
+                raise ValueError(f"{name} = {getattr(self, name)}; must be a number of checks, from 1")
         if not 0 < self.significance < 1:
-            raise ValueError(f"significance = {self.significance}; it lies between 0 and 1")
+            raise ValueError(f"significance = {self.significance}; must lie between 0 and 1")
         if not self.rules:
             raise ValueError("rules is empty; give at least one, such as RiseLost()")
         shares = [rule.share for rule in self.rules]

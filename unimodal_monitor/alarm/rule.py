@@ -72,7 +72,7 @@ class Rule(Protocol):
 def check_share(share: float) -> None:
     """Raise a ValueError unless it is a share of the alarm's significance."""
     if not 0 < share <= 1:
-        raise ValueError(f"share = {share}; it is a share of the alarm's significance, 0 to 1")
+        raise ValueError(f"share = {share}; must be a share of the alarm's significance, 0 to 1")
 
 
 def is_below(values_KM: np.ndarray, reference: Reference | None, mark: float, *, number: int, alpha: float) -> bool:

@@ -38,9 +38,9 @@ class RiseLost:
     def __post_init__(self) -> None:
         check_share(self.share)
         if not 0 < self.lost_fraction < 1:
-            raise ValueError(f"lost_fraction = {self.lost_fraction}; it lies between 0 and 1")
+            raise ValueError(f"lost_fraction = {self.lost_fraction}; must lie between 0 and 1")
         if not self.min_rise >= 0:
-            raise ValueError(f"min_rise = {self.min_rise}; it is a share of the curve's height, from 0")
+            raise ValueError(f"min_rise = {self.min_rise}; must be a share of the curve's height, from 0")
 
     def test(self, measured: Measured, reference: Reference | None, *, number: int, step: int, alpha: float) -> Finding:
         """See `Rule`."""
@@ -95,9 +95,9 @@ class PeakFell:
 
     def __post_init__(self) -> None:
         if self.signal not in ("score", "invariance"):
-            raise ValueError(f"signal = {self.signal!r}; it is 'score' or 'invariance'")
+            raise ValueError(f"signal = {self.signal!r}; must be 'score' or 'invariance'")
         if not 0 <= self.min_fall < 1:
-            raise ValueError(f"min_fall = {self.min_fall}; it is a share of the best peak, 0 to 1")
+            raise ValueError(f"min_fall = {self.min_fall}; must be a share of the best peak, 0 to 1")
         if self.min_gap is not None:
             GapOpened(self.min_gap)
         check_share(self.share)
@@ -152,7 +152,7 @@ class GapOpened:
 
     >>> GapOpened(min_gap=1.5)
     Traceback (most recent call last):
-    ValueError: min_gap = 1.5; it is a share of the memorizer's gap, 0 to 1
+    ValueError: min_gap = 1.5; must be a share of the memorizer's gap, 0 to 1
 
     Args:
         min_gap: g, from 0 (members are treated like held-out images) to 1 (the memorizer).
@@ -168,7 +168,7 @@ class GapOpened:
     def __post_init__(self) -> None:
         check_share(self.share)
         if not 0 <= self.min_gap < 1:
-            raise ValueError(f"min_gap = {self.min_gap}; it is a share of the memorizer's gap, 0 to 1")
+            raise ValueError(f"min_gap = {self.min_gap}; must be a share of the memorizer's gap, 0 to 1")
 
     def test(self, measured: Measured, reference: Reference | None, *, number: int, step: int, alpha: float) -> Finding:
         """See `Rule`; a gap that was measured arms, since members and held-out images may still be treated alike."""

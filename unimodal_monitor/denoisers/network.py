@@ -55,7 +55,7 @@ class NetworkDenoiser(Denoiser):
             prediction = prediction.chunk(2, dim=1)[0]
         shape, expected = tuple(prediction.shape), tuple(images.shape)
         if shape != expected:
-            raise ValueError(f"net: {type(self.network).__name__} put out {shape} for {expected}; need the same shape")
+            raise ValueError(f"net: {type(self.network).__name__} returned {shape} for {expected}; need the same shape")
         return prediction.float()
 
     def _forward(self, images: Tensor, time: Tensor) -> Any:
@@ -134,5 +134,5 @@ def _first_tensor(output: Any) -> Tensor:
     if isinstance(output, tuple | list) and output:
         output = output[0]
     if not isinstance(output, Tensor):
-        raise ValueError(f"net put out {type(output).__name__}; need a tensor, alone, first or in .sample")
+        raise ValueError(f"net returned {type(output).__name__}; need a tensor, alone, first or in .sample")
     return output

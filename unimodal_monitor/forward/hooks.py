@@ -103,5 +103,5 @@ def _tensor_of(output: Any) -> Tensor:
         is_pair_of_streams = isinstance(second, Tensor) and second.ndim == 3
         output = second if is_pair_of_streams else output[0]
     if not isinstance(output, Tensor) or output.ndim < 2:
-        raise ValueError(f"a layer must put out a tensor of two dimensions or more, got {type(output).__name__}")
+        raise ValueError(f"a layer must output a tensor of two dimensions or more, got {type(output).__name__}")
     return output
