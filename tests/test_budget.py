@@ -25,19 +25,24 @@ def spend(budget, seconds, **kind):
 @pytest.mark.parametrize("stride", [1, 3, 250])
 def test_a_check_is_due_where_the_training_passes_a_multiple_of_the_interval(every, stride):
     """The trainer may count several steps at a time; each multiple is checked once."""
-    budget, due = Budget(every, None), []
+    budget, due = budget_of(None, every), []
     steps = range(0, 1000, stride)
     for step in steps:
-        due += [step] * sum(budget.is_due(step) for _ in range(2))
+        for _ in range(2):
+            if budget.is_due(step):
+                due.append(step)
+                spend(budget, 1.0)
     passed = [step for step in steps if any(n % every == 0 for n in range(max(0, step - stride + 1), step + 1))]
     assert due == passed
 
 
 def test_a_resumed_run_waits_for_the_next_multiple_and_one_without_an_interval_asks_every_few_steps():
     assert 0 < sum(map(budget_of(None, None).is_due, range(100))) < 10
-    budget = Budget(100, None)
+    budget = budget_of(None, 100)
     budget.last_step = 250
-    assert [step for step in range(250, 501) if budget.is_due(step)] == [300, 400, 500]
+    assert [step for step in range(250, 360) if budget.is_due(step)] == [300, 320, 340]
+    spend(budget, 1.0)
+    assert next(step for step in range(360, 420) if budget.is_due(step)) == 400
 
 
 @pytest.mark.parametrize("max_overhead", [0.01, 0.2])

@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import CSVLogger
 from scripted import scripted_alarm
 from tiny_job import TinyJob, tiny_loader, tiny_probe_set, tiny_trainer
 
-from unimodal_monitor import AlarmState, RidgeProbe, UnimodalMonitor, read_checks
+from unimodal_monitor import AlarmState, EDMDenoiser, RidgeProbe, UnimodalMonitor, read_checks
 
 HEADLINE = ("rise", "rise_low", "rise_high", "peak_sigma", "peak_accuracy", "peak_score", "shape", "alarm", "seconds")
 
@@ -37,6 +37,15 @@ def test_checks_are_made_at_the_start_and_at_every_multiple(tmp_path):
     fit(tmp_path, monitor)
     assert steps_of(monitor) == [0, 20, 40]
     assert [check.weights for check in monitor.history] == ["raw", "ema", "ema"]
+
+
+def test_a_denoiser_may_be_made_from_the_module_or_be_a_function_with_its_network(tmp_path):
+    options = {"layer": "blocks.1", "every_n_train_steps": 9}
+    monitor = UnimodalMonitor(tiny_probe_set(), denoiser=lambda job: EDMDenoiser(job.net), **options)
+    fit(tmp_path, monitor, max_steps=1)
+    assert steps_of(monitor) == [0]
+    with pytest.raises(ValueError, match="never called blocks.1"):
+        fit(tmp_path, UnimodalMonitor(tiny_probe_set(), denoiser=lambda x, sigma: x / 2, net="net", **options))
 
 
 def test_accumulated_micro_batches_make_one_check_per_step(tmp_path):
@@ -77,14 +86,6 @@ def test_files_lie_beside_the_logs_and_load_as_the_same_objects(tmp_path):
     assert monitor.written_to == folder
     assert read_checks(folder) == monitor.history
     assert {"curve.png", "history.png", "evidence.png"} <= {path.name for path in folder.iterdir()}
-
-
-def test_a_new_run_does_not_overwrite_the_checks_of_an_older_one(tmp_path):
-    """Without a logger both runs have one folder; the second writes beside the first."""
-    for _ in range(2):
-        fit(tmp_path, UnimodalMonitor(tiny_probe_set(), every_n_train_steps=5), max_steps=1)
-    assert (tmp_path / "unimodal/checks.jsonl").exists()
-    assert (tmp_path / "unimodal_2/checks.jsonl").exists()
 
 
 def test_checkpoints_and_early_stopping_can_monitor_from_the_first_epoch(tmp_path):

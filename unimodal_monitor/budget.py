@@ -27,15 +27,19 @@ class Budget:
         self.max_overhead = MAX_OVERHEAD if max_overhead is None and every_n_train_steps is None else max_overhead
         self.clock = clock
         self.last_step: int | None = None
+        self._is_postponed = False
         self._start: float | None = None
         self._spent = self._aside = self._check = self._report = 0.0
 
     def is_due(self, step: int) -> bool:
-        """Whether the training has passed another multiple of the interval; true at the first call."""
-        every, last = self.every_n_train_steps, self.last_step
-        if last is not None and step // every <= last // every:
+        """Whether the training has passed another multiple of the interval; a check that is not made stays due.
+
+        True at the first call. A postponed check is asked for again every few steps.
+        """
+        every = min(self.every_n_train_steps, ASK_EVERY_N_STEPS) if self._is_postponed else self.every_n_train_steps
+        if self.last_step is not None and step // every <= self.last_step // every:
             return False
-        self.last_step = step
+        self.last_step, self._is_postponed = step, True
         return True
 
     def can_afford(self) -> bool:
@@ -48,7 +52,7 @@ class Budget:
     @contextmanager
     def spending(self, *, is_report: bool = False) -> Iterator[None]:
         """The time within the block belongs to a check, or to its report; the first one starts the clock."""
-        start = self.clock()
+        start, self._is_postponed = self.clock(), False
         self._start = start if self._start is None else self._start
         try:
             yield

@@ -13,6 +13,7 @@ from unimodal_monitor.budget import Budget
 from unimodal_monitor.check import Check
 from unimodal_monitor.data.probe_set import ProbeSet
 from unimodal_monitor.denoisers.base import Denoiser
+from unimodal_monitor.detect.attributes import resolve
 from unimodal_monitor.detect.find import find_denoiser
 from unimodal_monitor.monitor import Monitor
 from unimodal_monitor.reaction import Reaction
@@ -52,7 +53,8 @@ class UnimodalMonitor(Callback):
         ema: Averaged weights, by dotted name or itself; None finds them, False reads the raw weights.
         condition: Keyword arguments of every call of the network, such as the empty prompt's embedding.
         null_class: Class number that means "no class", for networks that take one.
-        denoiser: `Denoiser`, or a function of the LightningModule that gives one, in place of the last five.
+        denoiser: `Denoiser`, or a function of the LightningModule that gives one, in place of the last five; with `net`
+            any callable `denoiser(noised, sigma) -> denoised`.
         sigmas: See `Monitor`, as are `layer`, `extra_layers`, `probe`, `signals`, `alarm`, `batch_size` and `seed`.
         dirpath: Folder for `checks.jsonl` and the figures; None for one called `name` beside the run's logs.
         name: Prefix of scalars, and name of the folder and of the saved state: two monitors in one Trainer need two.
@@ -63,6 +65,7 @@ class UnimodalMonitor(Callback):
 
     probe_set: ProbeSet
     denoiser: Any
+    net: Any
     dirpath: Path | str | None
     name: str
 
@@ -149,16 +152,18 @@ class UnimodalMonitor(Callback):
 
     def _make_monitor(self, trainer: Any, pl_module: Any) -> Monitor:
         denoiser = self.denoiser
+        net: Any = resolve(pl_module, self.net, argument="net") if isinstance(self.net, str) else self.net
         if denoiser is None:
             search = {key: getattr(self, key) for key in SEARCH}
             denoiser = find_denoiser(pl_module, callbacks=trainer.callbacks, **search)
         elif not isinstance(denoiser, Denoiser | nn.Module):
-            denoiser = denoiser(pl_module)
+            denoiser = denoiser(pl_module) if net is None else denoiser
         beside_logs = Path(trainer.log_dir or trainer.default_root_dir) / self.name  # `log_dir` is a collective call
         return Monitor(
             denoiser,
             self.probe_set,
             **{key: getattr(self, key) for key in OPTIONS},
+            net=net,
             precision=trainer.precision_plugin.forward_context,
             distributed=trainer.world_size > 1,
             dirpath=self.dirpath or beside_logs,
