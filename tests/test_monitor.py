@@ -186,9 +186,14 @@ def test_a_signal_that_fails_is_missing_with_its_reason(result, reason):
     def broken(measured):
         return result()
 
-    check = tiny_monitor(signals=[broken, invariance]).check(0)
-    assert [signal.name for signal in check.signals] == ["invariance"]
-    assert reason in check.missing["broken"]
+    monitor = tiny_monitor(signals=[invariance, broken, lambda measured: invariance(measured)], every_n_train_steps=1)
+    with pytest.warns(UserWarning, match="at step 0: ") as warned:
+        run(monitor, 1)
+    assert sum(reason in str(warning.message) for warning in warned) == 1
+    for check in monitor.history:
+        assert [signal.name for signal in check.signals] == ["invariance"]
+        assert reason in check.missing["broken"]
+        assert check.missing["<lambda>"] == "two signals are called 'invariance'"
 
 
 def test_a_state_saved_as_json_goes_on_as_if_nothing_had_happened():

@@ -29,7 +29,7 @@ class Budget:
         self.last_step: int | None = None
         self._is_postponed = False
         self._start: float | None = None
-        self._spent = self._aside = self._check = self._report = 0.0
+        self._spent = self._trained = self._aside = self._check = self._report = 0.0
 
     def is_due(self, step: int) -> bool:
         """Whether the training has passed another multiple of the interval; a check that is not made stays due.
@@ -54,15 +54,13 @@ class Budget:
         """The time within the block belongs to a check, or to its report; the first one starts the clock."""
         start, self._is_postponed = self.clock(), False
         self._start = start if self._start is None else self._start
+        self._trained = start - self._start - self._spent - self._aside
         try:
             yield
         finally:
             seconds = self.clock() - start
             self._spent += seconds
-            if is_report:
-                self._report = seconds
-            else:
-                self._check = seconds
+            self._check, self._report = (self._check, seconds) if is_report else (seconds, self._report)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -76,9 +74,8 @@ class Budget:
 
     @property
     def overhead(self) -> float | None:
-        """Seconds of checks per second of training so far; None before any training."""
-        training = self._training()
-        return self._spent / training if training > 0 else None
+        """Seconds of checks per second of training before the last one; None before any training."""
+        return self._spent / self._trained if self._trained > 0 else None
 
     def _training(self) -> float:
         return 0.0 if self._start is None else self.clock() - self._start - self._spent - self._aside

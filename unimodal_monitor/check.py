@@ -113,19 +113,21 @@ def judge_check(
     the alarm leaves it out.
     """
     curves = _curves_of(measured)
-    verdict, estimates, missing = judge(curves[-1]), [], dict(measured.missing)
+    verdict, missing = judge(curves[-1]), dict(measured.missing)
+    estimates: dict[str, Estimate] = {}
     for signal in signals:
         try:
             estimate = signal(measured)
             if not isinstance(estimate, Estimate | None):
                 raise TypeError(f"a signal returns an Estimate or None, got {type(estimate).__name__}")
-            estimates.append(estimate)
+            if estimate is not None and estimates.setdefault(estimate.name, estimate) is not estimate:
+                raise ValueError(f"two signals are called {estimate.name!r}")
         except Exception as error:
             missing[getattr(signal, "__name__", repr(signal))] = str(error) or repr(error)
     found, evidence = memory, "no check of a trained network yet"
     if step > 0:
         found, evidence = alarm.update(memory, measured, verdict, step=step)
-    known = tuple(estimate for estimate in estimates if estimate is not None)
+    known = tuple(estimates.values())
     return Check(step, curves, verdict, found.state, evidence, signals=known, missing=missing, measured=measured), found
 
 

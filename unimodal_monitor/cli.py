@@ -54,7 +54,7 @@ def _describe_power(options: argparse.Namespace) -> str:
 
     num_images = scored_images(options.num_heldout, options.num_fit)
     spread = SPREAD if options.source is None else _measured_spread(options.source)
-    plan = Plan(options.checks, spread=spread)
+    plan = Plan(options.checks, spread=spread, spread_when_lost=Plan.spread_when_lost * spread / SPREAD)
     needed = images_needed(SEEN_RISE, plan)
     num_fit = (needed - 1) // 2 if options.num_fit is None else options.num_fit
     origin = "assumed, as on CIFAR-10" if options.source is None else f"measured in {options.source}"

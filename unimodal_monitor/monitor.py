@@ -61,8 +61,8 @@ class Monitor:
         layer: Dotted name of the layer that is judged; None to choose.
         extra_layers: Dotted names of further layers to probe.
         probe: Probe, or a scikit-learn classifier; None for `RidgeProbe()`.
-        signals: Functions of `Measured`; None for `DEFAULT_SIGNALS`. Empty leaves out the forwards that they need, and
-            with them the rules that need the gap.
+        signals: Functions of `Measured`; None for `DEFAULT_SIGNALS`. Empty, labelled data need no forwards for them,
+            and have no rules that need the gap.
         alarm: Turns checks into a state; None for `Alarm()`, or `Alarm.without_labels()` without labels.
         batch_size: Inputs in one forward, all levels together.
         seed: Seed of noise and augmentation.
@@ -120,8 +120,7 @@ class Monitor:
         self.dirpath = None if dirpath is None else Path(dirpath)
         self.written_to, self._own_folder = cast(Path | None, None), cast(str | None, None)
         self.history: list[Check] = []
-        self.memory, self.should_stop = AlarmMemory(), False
-        self._num_failures = 0
+        self.memory, self.should_stop, self._num_failures = AlarmMemory(), False, 0
 
     def start(self) -> str:
         """Try one forward of a whole batch, and return what a check measures and about what it costs."""
@@ -161,8 +160,7 @@ class Monitor:
         """
         start = time.perf_counter()
         with self.budget.spending(), ExitStack() as stack:
-            title = f"{self.name} check at step {step}"
-            go = self.ranks.together(lambda: stack.enter_context(self._isolated(self.ranks, title)))
+            go = self.ranks.together(lambda: stack.enter_context(self._isolated(self.ranks, f"check at step {step}")))
             measured = measure(go, self.plan, self.ranks)
             judge = partial(judge_check, measured, self.signals, self.alarm, self.memory, step=step)
             check, memory = self.ranks.together(judge)
@@ -208,20 +206,22 @@ class Monitor:
     @contextmanager
     def _isolated(self, ranks: Ranks, title: str) -> Iterator[Go]:
         """Forwards that leave no trace, with hooks on the layers."""
-        plan, denoiser = self.plan, self.denoiser
         with (
-            progress_bar(title, plan.num_images // ranks.size, is_shown=ranks.rank == 0) as progress,
-            leaving_no_trace(denoiser.network, seed=plan.seed),
-            denoiser.holding_weights(),
+            progress_bar(f"{self.name} {title}", self.plan.num_images // ranks.size, is_shown=not ranks.rank) as bar,
+            leaving_no_trace(self.denoiser.network, seed=self.plan.seed),
+            self.denoiser.holding_weights(),
             capture(self.layers) as hooks,
         ):
             yield partial(
-                forward, denoiser, hooks, sigmas=plan.sigmas, seed=plan.seed, ranks=ranks, batch_size=self.batch_size,
-                precision=self.precision, progress=progress,
+                forward, self.denoiser, hooks, sigmas=self.plan.sigmas, seed=self.plan.seed, ranks=ranks,
+                batch_size=self.batch_size, precision=self.precision, progress=bar,
             )  # fmt: skip
 
     def _after_check(self) -> None:
-        """Count copies, report and react; a failure of one of them is a warning."""
+        """Count copies, report and react; a failure of one of them is a warning, as is a signal that fails."""
+        *_, missing = [self.plan.missing, *(check.missing for check in self.history[:-1])]
+        for name in self.history[-1].missing.keys() - missing.keys():
+            self._warn(f"no {name} at step {self.history[-1].step}: {self.history[-1].missing[name]}")
         if self.reaction.is_audit_due(self.history):
             self._softly("the copy audit", partial(self.audit, max_seconds=self.reaction.copy_audit_seconds))
         if self.ranks.rank == 0:

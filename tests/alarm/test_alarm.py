@@ -194,12 +194,9 @@ def test_each_state_names_its_evidence():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"patience": 0}, "patience = 0"),
-        ({"planned_checks": 0}, "planned_checks = 0"),
-        ({"warm_up": 0}, "warm_up = 0"),
-        ({"significance": 1.0}, "significance = 1.0"),
-        ({"significance": float("nan")}, "significance = nan"),
-        ({"rules": ()}, "rules is empty"),
+        *(({name: 0}, f"{name} = 0") for name in ("patience", "planned_checks", "warm_up")),
+        *(({"significance": value}, f"significance = {value}") for value in (1.0, float("nan"))),
+        *(({"rules": rules}, "rules must hold") for rules in ((), [RiseLost])),
         ({"rules": (RiseLost(share=0.6), PeakFell(share=0.5))}, "sum to more than one"),
     ],
 )

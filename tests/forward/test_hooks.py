@@ -118,8 +118,7 @@ def test_hooks_exist_only_within_the_block_which_exceptions_of_the_network_leave
 
 
 @pytest.mark.parametrize(
-    ("layer", "message"),
-    [("unused", "the forward never called unused"), ("stem", "more than once")],
+    ("layer", "message"), [("unused", "the forward never called unused"), ("stem", "more than once")]
 )
 def test_a_layer_that_is_not_called_once_is_refused(layer, message):
     network = Stack()

@@ -60,6 +60,7 @@ def test_a_folder_with_checks_is_never_used_again(tmp_path):
     for used in (wanted, tmp_path / "unimodal_2"):
         write(used, HISTORY[:1])
     (tmp_path / "unimodal_3").mkdir()
-    assert unused_folder(wanted) == tmp_path / "unimodal_3"
+    for own in (None, str(tmp_path / "unimodal_old"), str(tmp_path / "other")):
+        assert unused_folder(wanted, own=own) == tmp_path / "unimodal_3"
     with pytest.raises(FileNotFoundError):
         read_checks(tmp_path / "unimodal_3")

@@ -69,8 +69,8 @@ class Alarm:
                 raise ValueError(f"{name} = {getattr(self, name)}; must be a number of checks, from 1")
         if not 0 < self.significance < 1:
             raise ValueError(f"significance = {self.significance}; must lie between 0 and 1")
-        if not self.rules:
-            raise ValueError("rules is empty; give at least one, such as RiseLost()")
+        if not self.rules or any(isinstance(rule, type) for rule in self.rules):
+            raise ValueError("rules must hold at least one rule, each made by a call, such as RiseLost()")
         shares = [rule.share for rule in self.rules]
         if sum(shares) > 1 + 1e-9:
             raise ValueError(f"the rules' shares {shares} of the significance sum to more than one")

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
@@ -67,9 +68,9 @@ def read_checks(path: Path | str) -> list[Check]:
 def unused_folder(wanted: Path, *, own: str | None = None) -> Path:
     """`wanted`, or the first of `wanted_2`, `wanted_3`, ... without a `checks.jsonl`: another run's is kept.
 
-    A resumed run keeps its `own` folder, if it lies beside the wanted one.
+    A resumed run keeps its `own` folder, if that is one of these.
     """
-    if own is not None and Path(own).parent == wanted.parent:
+    if own is not None and re.fullmatch(rf"{re.escape(str(wanted))}(_\d+)?", own):
         return Path(own)
     candidates = chain([wanted], (wanted.with_name(f"{wanted.name}_{number}") for number in count(2)))
     return next(folder for folder in candidates if not (folder / CHECKS).exists())

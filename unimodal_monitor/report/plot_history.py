@@ -28,7 +28,7 @@ def plot_history(checks: Sequence[Check]) -> Figure:
     low, high = bar.mappable.get_clim()
     ticks = [low, low / 2, 0, high / 2, high]
     bar.set_ticks(ticks, labels=[f"{tick:+.0f}" if abs(tick) >= 10 else f"{tick:+.1f}" for tick in ticks])
-    bar.set_label("score over its low-noise end (%)")
+    bar.set_label("score over its low-noise end (%, cut at ±100)")
     for check, left, right in zip(checks, edges[:-1], edges[1:], strict=True):
         strip.axvspan(left, right, 0.5, 1, color=style.SHAPE_COLOURS[check.verdict.shape], linewidth=0)
         strip.axvspan(left, right, 0, 0.42, color=style.STATE_COLOURS[check.state], linewidth=0)
@@ -45,7 +45,7 @@ def _draw_heat(axes: Any, checks: Sequence[Check], edges: np.ndarray) -> Any:
 
     curve, score_KT = checks[-1].curve, np.array([check.curve.score.mean for check in checks]).T
     base_T = score_KT[: low_end(curve)].mean(0)
-    percent_KT = 100 * (score_KT - base_T) / np.maximum(np.abs(base_T), 1e-12)
+    percent_KT = np.clip(100 * (score_KT - base_T) / np.maximum(np.abs(base_T), 1e-12), -100, 100)
     cmap = LinearSegmentedColormap.from_list("rise", ["#3d5a80", "#f7f6f2", "#c2410c"])
     norm = TwoSlopeNorm(0, vmin=min(-10.0, percent_KT.min()), vmax=max(2.0, percent_KT.max()))
     known = "are most invariant" if curve.accuracy is None else "know the class best"
