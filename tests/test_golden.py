@@ -59,9 +59,9 @@ def assert_same_check(check, plan, wanted, run):
     assert_same_signals(check, wanted["testimony"])
 
 
-def assert_same_signals(check, testimony):
+def assert_same_signals(check, wanted):
     """The normalized gap has Fieller's limits in place of a bootstrap's: half a standard error may lie between."""
-    gap, normalized = testimony["gap"], testimony["gap"]["normalized"]
+    gap, normalized = wanted["gap"], wanted["gap"]["normalized"]
     assert check.signal("denoising_gap").value == pytest.approx(gap["gap_K"], **SAME)
     found = check.signal("normalized_gap")
     assert [check.curve.sigmas[level] for level in normalized["levels_L"]] == list(found.sigmas)
@@ -70,10 +70,10 @@ def assert_same_signals(check, testimony):
     assert (abs(np.array(found.low) - normalized["low_L"]) < 0.2 * width).all()
     assert (abs(np.array(found.high) - normalized["high_L"]) < 0.2 * width).all()
     assert 1 - np.array(check.signal("invariance").value) == pytest.approx(
-        np.array(testimony["contamination"]["icr_K"]), **SAME
+        np.array(wanted["contamination"]["icr_K"]), **SAME
     )
     for name, key in {"value": "auc_K", "low": "low_K", "high": "high_K"}.items():
-        assert getattr(check.signal("spread_auc"), name) == pytest.approx(testimony["spikiness"][key], **SAME)
+        assert getattr(check.signal("spread_auc"), name) == pytest.approx(wanted["spikiness"][key], **SAME)
 
 
 def assert_same_numbers(check, plan, run):

@@ -113,7 +113,6 @@ class UnimodalMonitor(Callback):
         """Find the network, try one forward, and make the first check; a second fit of a trainer goes on."""
         if trainer.fast_dev_run:
             return
-        _refuse_sharded(trainer)
         saved = self.state_dict()
         goes_on = self._is_loaded or (bool(saved) and trainer.global_step >= max(1, saved["last_step"]))
         monitor = self._make_monitor(trainer, pl_module)
@@ -151,6 +150,9 @@ class UnimodalMonitor(Callback):
         self._saved, self._is_loaded, self.written_to = state_dict, True, None
 
     def _make_monitor(self, trainer: Any, pl_module: Any) -> Monitor:
+        if (strategy := type(trainer.strategy).__name__) in SHARDED:
+            what = f"{strategy} shards the parameters, and a check runs only a part of the network"
+            raise ValueError(f"{what}; the monitor supports single devices and DDP")
         denoiser = self.denoiser
         net: Any = resolve(pl_module, self.net, argument="net") if isinstance(self.net, str) else self.net
         if denoiser is None:
@@ -190,12 +192,3 @@ def _write(trainer: Any) -> Callable[[str], None]:
     """Prints a line, above the training's progress bar where there is one."""
     bar = trainer.progress_bar_callback
     return print if bar is None else bar.print
-
-
-def _refuse_sharded(trainer: Any) -> None:
-    name = type(trainer.strategy).__name__
-    if name in SHARDED:
-        raise ValueError(
-            f"{name} shards the parameters, and a check runs only a part of the network; "
-            "the monitor supports single devices and DDP"
-        )

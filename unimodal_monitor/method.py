@@ -23,7 +23,7 @@ from torchmetrics import Metric
 
 from unimodal_monitor.data.datasets import balanced_rows
 from unimodal_monitor.data.probe_set import ProbeSet
-from unimodal_monitor.denoisers.base import Denoiser
+from unimodal_monitor.denoisers.base import Denoiser, device_of
 from unimodal_monitor.denoisers.memorizer import Memorizer
 from unimodal_monitor.forward.distributed import CPU, Ranks
 from unimodal_monitor.forward.hooks import Capture, capture
@@ -157,7 +157,7 @@ def forward(
     progress: Callable[[int], object] = lambda num_images: None,
 ) -> Iterator[Batch]:
     """This rank's share of a pass, batch by batch; a GPU is not waited for before the end, nor are features checked."""
-    device = next((parameter.device for parameter in denoiser.network.parameters()), run.images.device)
+    device = device_of(denoiser.network)
     for part in torch.split(ranks.share(torch.arange(len(run.rows))), max(1, batch_size // len(sigmas))):
         rows, levels = run.rows[part], sigmas.to(device, run.images.dtype)
         clean = run.images[rows].to(device, non_blocking=True)

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from unimodal_monitor.alarm.alarm import Alarm, AlarmMemory
@@ -17,7 +16,7 @@ from unimodal_monitor.budget import Budget
 from unimodal_monitor.check import Check, judge_check
 from unimodal_monitor.copies.audit import Audit, audit_copies
 from unimodal_monitor.data.probe_set import ProbeSet
-from unimodal_monitor.denoisers.base import Denoiser, as_denoiser
+from unimodal_monitor.denoisers.base import Denoiser, as_denoiser, device_of
 from unimodal_monitor.forward.distributed import Ranks
 from unimodal_monitor.forward.hooks import capture
 from unimodal_monitor.forward.isolation import leaving_no_trace
@@ -108,7 +107,7 @@ class Monitor:
         self.layers = find_layers(self.denoiser.network, layer, extra_layers)
         self.signals = DEFAULT_SIGNALS if signals is None else tuple(signals)
         levels, self._num_unreachable = noise_levels(self.denoiser, probe_set.std, sigmas)
-        device = next((parameter.device for parameter in self.denoiser.network.parameters()), torch.device("cpu"))
+        device = device_of(self.denoiser.network)
         self.ranks = Ranks.of_this_process(device) if distributed else Ranks()
         names, least = tuple(self.layers), max(MIN_IMAGES, self.ranks.size)
         plan = partial(plan_check, probe_set, as_probe(probe), layers=names, sigmas=levels, seed=seed)
@@ -219,9 +218,9 @@ class Monitor:
 
     def _after_check(self) -> None:
         """Count copies, report and react; a failure of one of them is a warning, as is a signal that fails."""
-        *_, missing = [self.plan.missing, *(check.missing for check in self.history[:-1])]
-        for name in self.history[-1].missing.keys() - missing.keys():
-            self._warn(f"no {name} at step {self.history[-1].step}: {self.history[-1].missing[name]}")
+        before, now = [self.plan.missing, *(check.missing for check in self.history[-2:])][-2:]
+        for name in now.keys() - before.keys():
+            self._warn(f"{name} was not measured at step {self.history[-1].step}: {now[name]}")
         if self.reaction.is_audit_due(self.history):
             self._softly("the copy audit", partial(self.audit, max_seconds=self.reaction.copy_audit_seconds))
         if self.ranks.rank == 0:

@@ -13,7 +13,7 @@ from unimodal_monitor.copies.duplicates import THIRD, distinct_distances
 from unimodal_monitor.copies.nearest import Distances, nearest_training_images
 from unimodal_monitor.copies.sampler import draw_samples, heun_forwards, sampling_sigmas
 from unimodal_monitor.data.image_set import ImageSet
-from unimodal_monitor.denoisers.base import Denoiser
+from unimodal_monitor.denoisers.base import Denoiser, device_of
 from unimodal_monitor.forward.noise import unit_noise
 
 NUM_PAIRS = 16  # closest pairs that an audit keeps
@@ -106,7 +106,6 @@ def audit_copies(
     steps: int = 18,
     seed: int = 0,
     batch_size: int = 64,
-    device: torch.device | None = None,
     max_seconds: float | None = None,
     flips: bool = True,
 ) -> Audit:
@@ -121,7 +120,6 @@ def audit_copies(
         steps: Number of noise levels of the sampler.
         seed: Seed of the noise; the noise of sample i depends on (seed, i) alone.
         batch_size: Samples per forward.
-        device: Device of the network; None for that of its parameters.
         max_seconds: Time after which no batch of samples starts, except the first. Comparing comes after.
         flips: Whether mirror images count as copies, see `audit_samples`.
 
@@ -140,7 +138,7 @@ def audit_copies(
         raise ValueError(f"need at least 1 sample and 1 per batch, got {num_samples=}, {batch_size=}")
     shape, few = training_images.shape[1:], training_images[:: max(1, len(training_images) // 2000)]
     sigmas = sampling_sigmas(denoiser, std=float(few.float().std()), steps=steps)
-    device = device or next((parameter.device for parameter in denoiser.network.parameters()), torch.device("cpu"))
+    device = device_of(denoiser.network)
     batches = (numbers.tolist() for numbers in torch.split(torch.arange(num_samples), batch_size))
     noises = (unit_noise(numbers, shape, seed=seed).to(device) for numbers in batches)
     samples = draw_samples(denoiser, noises, sigmas, seed=seed, max_seconds=max_seconds)

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import torch
@@ -78,6 +79,11 @@ class _Function(Denoiser):
 
     def __call__(self, noised: Tensor, sigma: Tensor) -> Tensor:
         return self.function(noised, sigma.to(noised))
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Device of its parameters, or else of its buffers; the CPU without either."""
+    return next((tensor.device for tensor in chain(network.parameters(), network.buffers())), torch.device("cpu"))
 
 
 def unwrap(module: nn.Module) -> nn.Module:
