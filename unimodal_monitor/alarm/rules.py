@@ -137,7 +137,7 @@ class PeakFell:
         peak = float(values_KM.mean(1).max())
         sentence = f"the {what} is {peak / best.mean:.0%} of its best, {was}"
         if has_fallen:
-            sentence = f"the {what} fell from {was} to {peak:.3g}, significantly by more than {self.min_fall:.3g} of it"
+            sentence = f"the {what} fell from {was} to {peak:.3g}, significantly by more than {self.min_fall:.1%}"
         return Finding(has_fallen, True, bool(limit_K.max() > 0), sentence, "", best)
 
 
