@@ -43,4 +43,4 @@ def test_network_gets_the_same_condition_for_every_image(net, kwargs, name, expe
 def test_condition_without_a_known_null_is_asked_for(parts, kwargs, message):
     """The message begins with the argument to give."""
     with pytest.raises(ValueError, match=message):
-        find_denoiser(Job(**parts), **{"schedule": "edm", **kwargs})
+        find_denoiser(Job(**parts), **{"schedule": scheduler(), **kwargs})

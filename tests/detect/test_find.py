@@ -53,6 +53,13 @@ def test_same_network_under_two_names_is_one():
     assert find_network(Job(unet=torch.compile(net, backend="eager"), model=net, **copies)) == ("unet", net)
 
 
+def test_frozen_network_is_not_the_one_that_is_trained():
+    """ControlNet's base, or the teacher of a distillation."""
+    job = Job(teacher=unet().requires_grad_(False), student=unet())
+    assert find_network(job) == ("student", job.student)
+    assert find_network(Job(only=job.teacher)) == ("only", job.teacher)
+
+
 def test_network_is_given_by_module_by_name_or_is_the_owner_itself():
     """Every option has a plain string form."""
     wrapped = nn.ModuleDict({"diffusion_model": unet()})

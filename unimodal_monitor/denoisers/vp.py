@@ -21,6 +21,7 @@ class VPDenoiser(NetworkDenoiser):
         alphas_cumprod: (T,) cumulated alphas of the schedule, at least two of them between 0 and 1; copied, because
             samplers may change the original.
         prediction: What the network predicts.
+        times: (T,) times that the network gets, where they are not 0 to T - 1: respaced or rescaled ones.
         weights, condition: Averaged tensors by the network's names; keyword arguments of every call.
 
     Source: Ho et al. 2020 (arXiv 2006.11239), equation 4; Salimans and Ho 2022 (arXiv 2202.00512), appendix D, for v.
@@ -32,6 +33,7 @@ class VPDenoiser(NetworkDenoiser):
 
     alphas_cumprod: Tensor
     prediction: Prediction = "epsilon"
+    times: Tensor | None = None
 
     def __post_init__(self, net: nn.Module) -> None:
         super().__post_init__(net)
@@ -42,7 +44,12 @@ class VPDenoiser(NetworkDenoiser):
         shape, num_usable = tuple(self.alphas_cumprod.shape), int(is_usable.sum())
         if len(shape) != 1 or num_usable < 2:
             raise ValueError(f"alphas_cumprod of shape {shape} has {num_usable} values in (0, 1); need (T,), 2 or more")
-        self._timesteps = is_usable.nonzero().flatten()
+        if self.times is not None and self.times.shape != self.alphas_cumprod.shape:
+            raise ValueError(
+                f"times are of shape {tuple(self.times.shape)}; need one for each of {shape} alphas_cumprod"
+            )
+        steps = is_usable.nonzero().flatten()
+        self._timesteps = steps if self.times is None else self.times.detach().cpu()[steps]
         usable = self.alphas_cumprod[is_usable]
         self._sigmas = ((1 - usable) / usable).sqrt()
 
@@ -51,7 +58,7 @@ class VPDenoiser(NetworkDenoiser):
         timesteps = self._timesteps.to(noised.device)[self._nearest(sigma.to(noised.device))]
         s = per_image(sigma, noised)
         scale = (1 + s**2).rsqrt()
-        prediction = self.predict(noised * scale, timesteps)
+        prediction = self.predict(noised * scale, timesteps.float() if timesteps.is_floating_point() else timesteps)
         if self.prediction == "epsilon":
             return noised - s * prediction
         if self.prediction == "v_prediction":

@@ -72,6 +72,8 @@ def _only_network(owner: nn.Module) -> tuple[str, nn.Module]:
     for path, value in walk(owner, stop=lambda path, value: is_ema(path, value) or _is_network(value)):
         if isinstance(value, nn.Module) and _is_network(value) and not is_ema(path, value):
             found.setdefault(unwrap(value), path)
+    trained = {module: path for module, path in found.items() if any(p.requires_grad for p in module.parameters())}
+    found = trained or found  # a frozen teacher or base beside the trained network is not what the job trains
     if len(found) == 1:
         return next((path, module) for module, path in found.items())
     networks = ", ".join(f"{path} ({type(module).__name__})" for module, path in found.items()) or "none"

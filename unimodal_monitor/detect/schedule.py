@@ -1,6 +1,6 @@
-"""Which of the three calling conventions a job's noise schedule stands for."""
+"""Which calling convention a job's noise schedule stands for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ from torch import nn
 from unimodal_monitor.denoisers import Denoiser, EDMDenoiser, FlowDenoiser, Prediction, VPDenoiser
 from unimodal_monitor.denoisers.base import unwrap
 from unimodal_monitor.denoisers.network import forward_parameters
-from unimodal_monitor.detect.attributes import is_ema, resolve, walk
+from unimodal_monitor.detect.attributes import class_names, is_ema, resolve, walk
 
 Adapter = Callable[..., Denoiser]  # called as adapter(net, weights=..., condition=...)
 
@@ -26,59 +26,163 @@ HINT = (
     "give schedule= the scheduler or its dotted name, or 'edm' (the network takes sigma), 'flow' (velocity, time 1"
     " is noise), 'flow:data' (velocity, time 1 is data), either with ':x1000' (times up to 1000)"
 )
+EXPLICIT = "give schedule=partial(VPDenoiser, alphas_cumprod=..., prediction='epsilon', 'v_prediction' or 'sample')"
 
-PREDICTIONS: dict[str, Prediction] = {  # the words of diffusers, LDM, lucidrains and ADM
-    **dict.fromkeys(("epsilon", "eps", "pred_noise"), "epsilon"),
+PREDICTIONS: dict[str, Prediction] = {  # the words of diffusers, LDM, lucidrains, ADM and sgm
+    **dict.fromkeys(("epsilon", "eps", "pred_noise", "noise", "epsscaling"), "epsilon"),
     **dict.fromkeys(("sample", "x0", "pred_x0", "start_x"), "sample"),
-    **dict.fromkeys(("v_prediction", "v", "pred_v"), "v_prediction"),
+    **dict.fromkeys(("v_prediction", "v", "pred_v", "velocity", "vscaling"), "v_prediction"),
 }
 PREDICTION_NAMES = ("prediction_type", "parameterization", "objective", "model_mean_type")
+JOB_NAMES = (*PREDICTION_NAMES, "prediction", "pred_type", "predict_x0", "scaling")  # on the job, a part, or hparams
+
+# Networks of diffusers by what they take with a FlowMatch scheduler, read in its pipelines.
+FLOW_TIMES: dict[str, str] = {
+    **dict.fromkeys(("FluxTransformer2DModel", "Flux2Transformer2DModel", "ChromaTransformer2DModel"), "flow"),
+    **dict.fromkeys(("QwenImageTransformer2DModel", "AuraFlowTransformer2DModel"), "flow"),
+    **dict.fromkeys(("Lumina2Transformer2DModel", "LuminaNextDiT2DModel", "ZImageTransformer2DModel"), "flow:data"),
+    **dict.fromkeys(("SD3Transformer2DModel", "SanaTransformer2DModel", "WanTransformer3DModel"), "flow:x1000"),
+    **dict.fromkeys(("HunyuanVideoTransformer3DModel", "LTXVideoTransformer3DModel"), "flow:x1000"),
+}
 
 
 def find_adapter(owner: nn.Module, network: nn.Module, *, schedule: object | str | None = None) -> Adapter:
     """The adapter for the job's noise schedule, given as for `find_denoiser`."""
-    if isinstance(schedule, str):
-        return WORDS.get(schedule) or adapter_of(resolve(owner, schedule, argument="schedule"))
+    if isinstance(schedule, str) and schedule in WORDS:
+        return _edm(owner, network) if schedule == "edm" else WORDS[schedule]
     if schedule is not None:
-        return adapter_of(schedule)
+        given = resolve(owner, schedule, argument="schedule") if isinstance(schedule, str) else schedule
+        return adapter_of(given, network, stated=dict(_stated(owner, network)))
     if "sigma" in forward_parameters(network):
-        return EDMDenoiser
-    adapters = {path: adapter_of(value) for path, value in _schedules(owner, network).items()}
+        return _edm(owner, network)
+    schedules, stated = _schedules(owner, network), dict(_stated(owner, network))
+    adapters = {path: adapter_of(value, network, stated=stated) for path, value in schedules.items()}
     if len({_fingerprint(adapter) for adapter in adapters.values()}) == 1:
         return next(iter(adapters.values()))
     found = ", ".join(adapters) or "none"
     raise ValueError(f"schedule: the noise schedules found in {type(owner).__name__} are {found}; {HINT}")
 
 
-def adapter_of(schedule: Any) -> Adapter:
-    """The adapter for one object: anything with `alphas_cumprod`, a FlowMatch scheduler, or an adapter itself."""
-    if getattr(schedule, "alphas_cumprod", None) is not None:
-        alphas_cumprod = torch.as_tensor(schedule.alphas_cumprod).detach().to("cpu", torch.float64, copy=True)
-        return partial(VPDenoiser, alphas_cumprod=alphas_cumprod, prediction=prediction_of(schedule))
+def adapter_of(schedule: Any, network: nn.Module, *, stated: dict[str, Prediction] | None = None) -> Adapter:
+    """The adapter for one object: anything with `alphas_cumprod`, a flow scheduler, or an adapter itself.
+
+    `stated` has the predictions that the job itself names, by attribute; a ValueError if the schedule says otherwise.
+    """
+    if isinstance(schedule, torch.Tensor | np.ndarray) or getattr(schedule, "alphas_cumprod", None) is not None:
+        if hasattr(schedule, "marginal_prob"):  # score_sde: the discrete table stands beside continuous times
+            raise ValueError(
+                f"schedule: {type(schedule).__name__} may train continuous times; {EXPLICIT}, or denoiser="
+            )
+        alphas_cumprod = torch.as_tensor(getattr(schedule, "alphas_cumprod", schedule)).detach()
+        alphas_cumprod = alphas_cumprod.to("cpu", torch.float64, copy=True)
+        prediction = _agreed(schedule, stated or {})
+        times = times_of(schedule, len(alphas_cumprod))
+        return partial(VPDenoiser, alphas_cumprod=alphas_cumprod, prediction=prediction, times=times)
+    if type(schedule).__name__ == "RFlowScheduler":  # MONAI: velocity data - noise, times up to 1000 at noise
+        scale = float(schedule.num_train_timesteps)
+        return partial(FlowDenoiser, time_scale=scale, velocity_to="data")
     if type(schedule).__name__.startswith("FlowMatch"):
-        return partial(FlowDenoiser, time_scale=float(schedule.config.num_train_timesteps))
+        return _flow_match(schedule, network)
     if callable(schedule) and not isinstance(schedule, nn.Module):
         return cast(Adapter, schedule)
     raise ValueError(f"schedule is of type {type(schedule).__name__}, whose noise levels are not known; {HINT}")
 
 
-def prediction_of(schedule: Any) -> Prediction:
-    """The network's prediction according to its schedule; the noise, if the schedule has no such attribute."""
+def prediction_of(schedule: Any) -> Prediction | None:
+    """The network's prediction according to its schedule; None if the schedule does not say."""
+    if "LearnedGaussianDiffusion" in class_names(schedule):  # lucidrains trains the noise, whatever its `objective` is
+        return "epsilon"
     holders = [(getattr(schedule, "config", None), "prediction_type"), *((schedule, name) for name in PREDICTION_NAMES)]
     values = (getattr(holder, name, None) for holder, name in holders)
-    value = next((value for value in values if value is not None), "epsilon")
-    word = getattr(value, "value", value) if isinstance(value, str) else getattr(value, "name", value)
-    prediction = PREDICTIONS.get(str(word).lower())
+    value = next((value for value in values if value is not None), None)
+    if value is None:
+        return None
+    prediction = PREDICTIONS.get(_word(value))
     if prediction is None:
         words = ", ".join(PREDICTIONS)
         raise ValueError(f"schedule: the network's prediction is {value!r}; need one of {words}, or {HINT}")
     return prediction
 
 
+def times_of(schedule: Any, num: int) -> torch.Tensor | None:
+    """(T,) times that an ADM network gets for the schedule's steps; None where they are the steps themselves."""
+    steps, original = getattr(schedule, "timestep_map", None), getattr(schedule, "original_num_steps", num)
+    is_rescaled = getattr(schedule, "rescale_timesteps", False) is True
+    if not isinstance(steps, list | tuple) and not is_rescaled:
+        return None
+    times = torch.as_tensor(range(num) if steps is None else list(steps))
+    return times.double() * (1000.0 / original) if is_rescaled else times
+
+
+def _agreed(schedule: Any, stated: dict[str, Prediction]) -> Prediction:
+    own = prediction_of(schedule)
+    others = {name: word for name, word in stated.items() if word != own}
+    if own is not None and others and "LearnedGaussianDiffusion" not in class_names(schedule):
+        name, word = next(iter(others.items()))
+        what = f"{type(schedule).__name__} says that the network predicts {own}, the job's {name} says {word}"
+        raise ValueError(f"schedule: {what}; make them agree, or {EXPLICIT}")
+    words = {own} if own is not None else set(stated.values())
+    if len(words) != 1:
+        what = "; ".join(f"{name} says {word}" for name, word in stated.items()) or "nothing says"
+        raise ValueError(f"schedule: {what} what the network predicts with {type(schedule).__name__}; {EXPLICIT}")
+    return words.pop()
+
+
+def _stated(owner: nn.Module, network: nn.Module) -> Iterator[tuple[str, Prediction]]:
+    """What the job's own attributes, hyperparameters and scalings say about the prediction."""
+    for name in JOB_NAMES:
+        for path, holder in (("", vars(owner)), ("hparams.", cast(Any, getattr(owner, "hparams", None) or {}))):
+            value = holder.get(name)
+            if name == "predict_x0":
+                value = "x0" if value is True else None
+            if (word := PREDICTIONS.get(_word(value))) is not None:
+                yield f"{path}{name}", word
+    for path, value in walk(owner, stop=lambda _, value: value is network):
+        if path.rpartition(".")[2] == "scaling" and type(value).__name__.endswith(("Scaling", "EDMcNoise")):
+            word = PREDICTIONS.get(_word(type(value).__name__))
+            if word is None:
+                kind = type(value).__name__
+                raise ValueError(f"schedule: {path} is a {kind}, whose times are not known; give denoiser=")
+            yield path, word
+
+
+def _word(value: object) -> str:
+    return str(getattr(value, "value", value) if isinstance(value, str) else getattr(value, "name", value)).lower()
+
+
+def _flow_match(schedule: Any, network: nn.Module) -> Adapter:
+    """diffusers' scheduler does not tell the network's times: those of its own networks are known, others are asked."""
+    if getattr(schedule.config, "invert_sigmas", False):
+        return partial(FlowDenoiser, noise_at=0, time_scale=float(schedule.config.num_train_timesteps))
+    word = next((FLOW_TIMES[name] for name in class_names(network) if name in FLOW_TIMES), None)
+    if word is None:
+        raise ValueError(
+            f"schedule: {type(schedule).__name__} does not tell which times {type(network).__name__} gets; give"
+            " schedule='flow:x1000' if the job passes times up to 1000, 'flow' if it passes times up to 1"
+        )
+    return WORDS[word]
+
+
+def _edm(owner: nn.Module, network: nn.Module) -> Adapter:
+    """EDM's convention where the network takes `sigma` and no module around it does."""
+    names, name = forward_parameters(network), type(network).__name__
+    if names and "sigma" not in names:
+        raise ValueError(
+            f"schedule='edm', but the forward of {name} takes {', '.join(names)}, not sigma; give denoiser="
+        )
+    for module in owner.modules():
+        is_around = module is not network and unwrap(module) is not network and network in set(module.modules())
+        if is_around and "sigma" in forward_parameters(module):
+            around = type(module).__name__
+            raise ValueError(f"net: {name} is called by {around}, which takes sigma and denoises; give net= that one")
+    return EDMDenoiser
+
+
 def _schedules(owner: nn.Module, network: nn.Module) -> dict[str, object]:
     def is_schedule(value: object) -> bool:
         has_alphas = isinstance(getattr(value, "alphas_cumprod", None), torch.Tensor | np.ndarray)
-        return has_alphas or (type(value).__name__.startswith("FlowMatch") and hasattr(value, "config"))
+        is_flow = type(value).__name__.startswith("FlowMatch") and hasattr(value, "config")
+        return has_alphas or is_flow or type(value).__name__ == "RFlowScheduler"
 
     def stop(path: str, value: object) -> bool:
         return is_ema(path, value) or (isinstance(value, nn.Module) and unwrap(value) is network)

@@ -14,14 +14,14 @@ from unimodal_monitor.check import Check
 
 
 def line(check: Check) -> str:
-    """A check in one line: step, curve from low noise to high, its peak, rise, shape, seconds, alarm."""
+    """A check in one line: step, curve from low noise to high, its peak, rise, shape, weights, seconds, alarm."""
     curve, verdict = check.curve, check.verdict
     peak = f"peak {max(curve.score.mean):11.3f}"
     if curve.peak_accuracy is not None:
         peak = f"accuracy {100 * curve.peak_accuracy:5.1f} %"
     return (
         f"step {check.step:>7}  {curve.sparkline()}  {peak}  rise {100 * verdict.rise:+5.1f} %  "
-        f"{verdict.shape.value:<9}  {check.seconds:5.1f} s  alarm {check.state.value}"
+        f"{verdict.shape.value:<9}  {check.weights}  {check.seconds:5.1f} s  alarm {check.state.value}"
     )
 
 
