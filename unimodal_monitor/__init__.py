@@ -13,6 +13,7 @@ from unimodal_monitor.data.probe_set import ProbeSet
 from unimodal_monitor.denoisers.base import Denoiser
 from unimodal_monitor.denoisers.edm import EDMDenoiser
 from unimodal_monitor.denoisers.flow import FlowDenoiser
+from unimodal_monitor.denoisers.path import PathDenoiser
 from unimodal_monitor.denoisers.vp import VPDenoiser
 from unimodal_monitor.detect.find import find_denoiser
 from unimodal_monitor.monitor import Monitor
@@ -41,6 +42,7 @@ __all__ = [  # in the order of the data
     "EDMDenoiser",
     "VPDenoiser",
     "FlowDenoiser",
+    "PathDenoiser",
     "RidgeProbe",
     "LogisticProbe",
     "Curve",

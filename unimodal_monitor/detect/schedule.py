@@ -1,6 +1,6 @@
 """Which calling convention a job's noise schedule stands for."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, cast
 
@@ -8,31 +8,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from unimodal_monitor.denoisers import Denoiser, EDMDenoiser, FlowDenoiser, Prediction, VPDenoiser
+from unimodal_monitor.denoisers import EDMDenoiser, FlowDenoiser, Prediction, VPDenoiser
 from unimodal_monitor.denoisers.base import unwrap
 from unimodal_monitor.denoisers.network import forward_parameters
 from unimodal_monitor.detect.attributes import class_names, is_ema, resolve, walk
+from unimodal_monitor.detect.words import HINT, PREDICTIONS, TIMES, Adapter, adapter_named
 
-Adapter = Callable[..., Denoiser]  # called as adapter(net, weights=..., condition=...)
-
-WORDS: dict[str, Adapter] = {
-    "edm": EDMDenoiser,
-    "flow": FlowDenoiser,
-    "flow:x1000": partial(FlowDenoiser, time_scale=1000.0),
-    "flow:data": partial(FlowDenoiser, noise_at=0),
-    "flow:data:x1000": partial(FlowDenoiser, noise_at=0, time_scale=1000.0),
-}
-HINT = (
-    "give schedule= the scheduler or its dotted name, or 'edm' (the network takes sigma), 'flow' (velocity, time 1"
-    " is noise), 'flow:data' (velocity, time 1 is data), either with ':x1000' (times up to 1000)"
-)
 EXPLICIT = "give schedule=partial(VPDenoiser, alphas_cumprod=..., prediction='epsilon', 'v_prediction' or 'sample')"
 
-PREDICTIONS: dict[str, Prediction] = {  # the words of diffusers, LDM, lucidrains, ADM and sgm
-    **dict.fromkeys(("epsilon", "eps", "pred_noise", "noise", "epsscaling"), "epsilon"),
-    **dict.fromkeys(("sample", "x0", "pred_x0", "start_x"), "sample"),
-    **dict.fromkeys(("v_prediction", "v", "pred_v", "velocity", "vscaling"), "v_prediction"),
-}
 PREDICTION_NAMES = ("prediction_type", "parameterization", "objective", "model_mean_type")
 JOB_NAMES = (*PREDICTION_NAMES, "prediction", "pred_type", "predict_x0", "scaling")  # on the job, a part, or hparams
 
@@ -48,11 +31,12 @@ FLOW_TIMES: dict[str, str] = {
 
 def find_adapter(owner: nn.Module, network: nn.Module, *, schedule: object | str | None = None) -> Adapter:
     """The adapter for the job's noise schedule, given as for `find_denoiser`."""
-    if isinstance(schedule, str) and schedule in WORDS:
-        return _edm(owner, network) if schedule == "edm" else WORDS[schedule]
+    if isinstance(schedule, str) and (named := adapter_named(schedule)) is not None:
+        return _edm(owner, network) if named is EDMDenoiser else named
+    if isinstance(schedule, str):
+        return _adapter_of_name(owner, network, schedule)
     if schedule is not None:
-        given = resolve(owner, schedule, argument="schedule") if isinstance(schedule, str) else schedule
-        return adapter_of(given, network, stated=dict(_stated(owner, network)))
+        return adapter_of(schedule, network, stated=dict(_stated(owner, network)))
     if "sigma" in forward_parameters(network):
         return _edm(owner, network)
     schedules, stated = _schedules(owner, network), dict(_stated(owner, network))
@@ -61,6 +45,22 @@ def find_adapter(owner: nn.Module, network: nn.Module, *, schedule: object | str
         return next(iter(adapters.values()))
     found = ", ".join(adapters) or "none"
     raise ValueError(f"schedule: the noise schedules found in {type(owner).__name__} are {found}; {HINT}")
+
+
+def _adapter_of_name(owner: nn.Module, network: nn.Module, name: str) -> Adapter:
+    """A scheduler's dotted name, which may end in a prediction and a factor of its times: "scheduler:v:x0.25"."""
+    path, *options = name.split(":")
+    schedule: Any = resolve(owner, path, argument="schedule")
+    predictions = [PREDICTIONS[option] for option in options if option in PREDICTIONS]
+    factors = [float(factor[1]) for option in options if (factor := TIMES.match(option))]
+    if len(predictions) + len(factors) < len(options):
+        raise ValueError(f"schedule={name!r}: need a prediction or a factor of time such as x0.25 after {path}")
+    if not options:
+        return adapter_of(schedule, network, stated=dict(_stated(owner, network)))
+    alphas_cumprod = torch.as_tensor(getattr(schedule, "alphas_cumprod", schedule)).detach().cpu().double()
+    prediction = predictions[0] if predictions else _agreed(schedule, dict(_stated(owner, network)))
+    times = torch.arange(len(alphas_cumprod)) * factors[0] if factors else times_of(schedule, len(alphas_cumprod))
+    return partial(VPDenoiser, alphas_cumprod=alphas_cumprod, prediction=prediction, times=times)
 
 
 def adapter_of(schedule: Any, network: nn.Module, *, stated: dict[str, Prediction] | None = None) -> Adapter:
@@ -160,7 +160,7 @@ def _flow_match(schedule: Any, network: nn.Module) -> Adapter:
             f"schedule: {type(schedule).__name__} does not tell which times {type(network).__name__} gets; give"
             " schedule='flow:x1000' if the job passes times up to 1000, 'flow' if it passes times up to 1"
         )
-    return WORDS[word]
+    return cast(Adapter, adapter_named(word))
 
 
 def _edm(owner: nn.Module, network: nn.Module) -> Adapter:
