@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from unimodal_monitor.denoisers import EDMDenoiser
-from unimodal_monitor.detect.ema import find_average
+from unimodal_monitor.detect.ema import find_average, unread_averages
 
 
 class Net(nn.Module):
@@ -37,6 +37,20 @@ class LitEma(nn.Module):
             self.register_buffer(self.m_name2s_name[name], tensor)
 
 
+class EMA(nn.Module):
+    """The interface of ema_pytorch, which keeps the trained network beside its average."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.online_model, self.ema_model = model, copy.deepcopy(model)
+        self.register_buffer("initted", torch.tensor(False))
+        self.register_buffer("step", torch.tensor(0))
+
+
+class Mine(pl.Callback):
+    """A user's own callback."""
+
+
 def make_job():
     return Job(net=Net(), wrapped=nn.Module())
 
@@ -45,63 +59,122 @@ def find(job, path="net", **kwargs):
     return find_average(job, job.get_submodule(path), path=path, **kwargs)
 
 
-def fill(tensors):
+def fill(tensors, value=5.0):
     for tensor in tensors:
-        tensor.data.fill_(5.0)
+        tensor.data.fill_(value)
 
 
 def is_five(tensors):
     return all((tensors[name] == 5).all() for name in ("linear.weight", "linear.bias"))
 
 
-def lit_ema(job, model=None):
-    """Add an average to the job, and return what updates it to fives."""
-    job.model_ema = LitEma(model or job.net)
-    return lambda: fill(job.model_ema.buffers())
+def tensors_by_name(net, prefix="net."):
+    return {prefix + name: parameter.detach().clone() for name, parameter in net.named_parameters()}
 
 
-def lit_ema_of_a_wrapper(job):
-    job.wrapped.diffusion_model = job.net
-    return lit_ema(job, job.wrapped)
+def tensors_in_order(net):
+    return [parameter.detach().clone() for parameter in net.parameters()]
 
 
-def averaged_model(job, wrap=lambda net: net):
-    job.average = AveragedModel(wrap(job.net))
-    return lambda: fill([*job.average.parameters(), job.average.n_averaged])
+def lit_ema(job):
+    """Give the job an average of fives."""
+    job.model_ema = LitEma(job.net)
+    fill(job.model_ema.buffers())
 
 
-def diffusers_ema(job):
-    job.ema = diffusers.training_utils.EMAModel(job.net.parameters())
-    return lambda: (job.ema.step(job.net.parameters()), fill(job.ema.shadow_params))
+def copies(net):
+    return [copy.deepcopy(net), copy.deepcopy(net)]
 
 
-def averaged_compiled_model(job):
-    return averaged_model(job, partial(torch.compile, backend="eager"))
+def fill_counted(average):
+    fill([*average.parameters(), average.n_averaged])
 
 
-SOURCES = [lit_ema, lit_ema_of_a_wrapper, averaged_model, averaged_compiled_model, diffusers_ema]
+BY_CLASS = {  # class: (how the average is made of a network, its first update, to fives)
+    "LDM": (LitEma, lambda ema: fill(ema.buffers())),
+    "LDM of a job": (lambda net: LitEma(Job(net=net)), lambda ema: fill(ema.buffers())),
+    "torch": (AveragedModel, fill_counted),
+    "torch, compiled": (lambda net: AveragedModel(torch.compile(net, backend="eager")), fill_counted),
+    "ema_pytorch": (EMA, lambda ema: fill([*ema.ema_model.parameters(), ema.initted])),
+    "diffusers": (
+        lambda net: diffusers.training_utils.EMAModel(net.parameters()),
+        lambda ema: (ema.step(ema.shadow_params), fill(ema.shadow_params)),
+    ),
+    "EDM2": (
+        lambda net: SimpleNamespace(net=net, stds=[0.05, 0.1], emas=copies(net)),
+        lambda ema: fill(ema.emas[0].parameters()),
+    ),
+}
+BY_NAME = {  # name of the attribute, of whatever class: likewise
+    "ema": (copy.deepcopy, lambda ema: fill(ema.parameters())),
+    "_ema": (lambda net: [copy.deepcopy(net)], lambda ema: fill(ema[0].parameters())),
+    "ema_job": (lambda net: Job(net=copy.deepcopy(net)), lambda ema: fill(ema.parameters())),
+    "ema_state": (tensors_by_name, lambda ema: fill(ema.values())),
+    "shadow": (partial(tensors_by_name, prefix=""), lambda ema: fill(ema.values())),
+    "ema_weights": (tensors_in_order, fill),
+    "ema_params": (lambda net: [tensors_in_order(net), tensors_in_order(net)], lambda ema: fill(ema[0])),
+    "net_ema": (
+        lambda net: SimpleNamespace(model=net, shadow=tensors_by_name(net), backup={}),
+        lambda ema: fill(ema.shadow.values()),
+    ),
+}
 
 
-@pytest.mark.parametrize("keep", SOURCES)
-def test_average_is_none_until_its_first_update_and_reaches_the_forward_afterwards(keep):
-    """A copy of the initial weights is no average. The job's own weights stay as they are."""
-    job = make_job()
-    update = keep(job)
-    denoiser, raw, filled = EDMDenoiser(job.net, weights=find(job)), copy.deepcopy(job.net), copy.deepcopy(job.net)
+@pytest.mark.parametrize("in_callback", [False, True])
+@pytest.mark.parametrize("kind", [*BY_CLASS, *BY_NAME])
+def test_average_of_a_job_or_of_a_callback_reaches_the_forward_once_it_is_updated(kind, in_callback):
+    """An initial copy is none: its counter says so, or it stays as it is while the raw weights move."""
+    make, update = (BY_CLASS | BY_NAME)[kind]
+    job, callback, name = make_job(), Mine(), kind if kind in BY_NAME else "kept"
+    kept = make(job.net)
+    setattr(callback if in_callback else job, name, kept)
+    average = find(job, callbacks=[object(), callback])
+    denoiser, inputs = EDMDenoiser(job.net, weights=average), (torch.randn(3, 2), torch.zeros(3))
+    assert (average.name, average.source) == (f"callback Mine.{name}" if in_callback else name, kept)
+    torch.testing.assert_close(denoiser(*inputs), job.net(*inputs))
+    assert (denoiser.weights_used == "raw") == (kind in BY_CLASS and kind != "EDM2")
+    fill(job.net.parameters(), 1.0)
+    raw, filled = copies(job.net)
     fill(filled.parameters())
-    inputs = torch.randn(3, 2), torch.zeros(3)
     assert denoiser.weights_used == "raw"
-    torch.testing.assert_close(denoiser(*inputs), raw(*inputs))
-    update()
-    assert denoiser.weights_used == "ema"
-    torch.testing.assert_close(denoiser(*inputs), filled(*inputs))
-    torch.testing.assert_close(job.net.state_dict(), raw.state_dict(), rtol=0, atol=0)
+    update(kept)
+    for _ in range(2):  # the average that has moved once may rest
+        assert denoiser.weights_used == "ema"
+        torch.testing.assert_close(denoiser(*inputs), filled(*inputs))
+        torch.testing.assert_close(job.net.state_dict(), raw.state_dict(), rtol=0, atol=0)
+        fill([*job.net.parameters(), *raw.parameters()], 2.0)
+
+
+def test_average_that_is_set_anew_at_each_update_is_followed():
+    job = make_job()
+    job.ema_state = tensors_by_name(job.net)
+    average = find(job, ema=job.ema_state)
+    job.ema_state = {name: torch.full_like(tensor, 5) for name, tensor in job.ema_state.items()}
+    assert is_five(average())
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("state", tensors_by_name),
+        ("grad_ema", tensors_by_name),
+        ("ema_losses", lambda net: [torch.zeros(()), torch.zeros(())]),
+        ("ema_decay", lambda net: 0.999),
+        ("ema_state", lambda net: net.state_dict()),
+        ("ema_params", lambda net: [list(net.parameters())]),
+    ],
+)
+def test_what_is_no_average_of_the_weights_is_not_taken(name, make):
+    """Other names, averages of something else, and references to the raw weights."""
+    job = make_job()
+    setattr(job, name, make(job.net))
+    assert find(job) is None
 
 
 def test_compiled_blocks_change_no_name():
     """torch.compile's wrappers may come between, in the network, in its average or in both."""
     job = make_job()
-    lit_ema(job)()
+    lit_ema(job)
     job.net.linear = torch.compile(job.net.linear, backend="eager")
     assert (find(job)()["linear._orig_mod.weight"] == 5).all()
 
@@ -119,7 +192,7 @@ def test_trainable_parameters_suffice():
     """LitEma and torch_ema leave frozen parameters out; the latter keeps no names but the order."""
     job = make_job()
     job.net.linear.bias.requires_grad_(False)
-    lit_ema(job)()
+    lit_ema(job)
     assert set(find(job)()) == {"linear.weight"}
     assert set(find(job, ema=SimpleNamespace(shadow_params=[torch.zeros(2, 2)]))()) == {"linear.weight"}
 
@@ -148,15 +221,54 @@ def test_lightning_weight_averaging_is_read_as_soon_as_it_is_set_up():
     assert is_five(average())
 
 
+def test_stochastic_weight_averaging_is_raw_before_its_first_epoch():
+    """The callback keeps a copy of the initial weights from its setup on, and its count beside it."""
+    job, callback = make_job(), pl.callbacks.StochasticWeightAveraging(swa_lrs=0.1)
+    average = find(job, callbacks=[callback])
+    callback._average_model = copy.deepcopy(job)
+    fill(callback._average_model.net.parameters())
+    for count in (None, torch.tensor(0)):
+        callback.n_averaged = count
+        assert average() is None
+    callback.n_averaged += 1
+    for value in (1.0, 2.0):  # within an epoch only the raw weights move
+        fill(job.net.parameters(), value)
+        assert is_five(average())
+
+
+def test_unread_averages_targets_and_teachers_are_named():
+    """Whatever shares no weights with what is read, but no loss, no batch, and not the network by another name."""
+    job, callback = make_job(), Mine()
+    job.model_ema, job.teacher, job.semantic = LitEma(job.net), nn.Linear(3, 3), copy.deepcopy(job.net)
+    job.ema_losses, job.target, job.target_images = [torch.zeros(())], job.net, [torch.zeros(4, 3)]
+    callback.swa, callback.ema_params = AveragedModel(job.net), [tensors_in_order(job.net)]
+    swa = pl.callbacks.StochasticWeightAveraging(swa_lrs=0.1)
+    swa._average_model = copy.deepcopy(job)
+    expected = ["teacher", "model_ema", "callback Mine.swa", "callback Mine.ema_params"]
+    expected.append("callback StochasticWeightAveraging")
+    for used in (None, job.model_ema, callback.ema_params, swa):
+        names = unread_averages(job, job.net, callbacks=[callback, swa], used=used)
+        read = {id(None): "", id(job.model_ema): "model_ema", id(swa): expected[-1]}.get(id(used), expected[-2])
+        assert sorted(names) == sorted(set(expected) - {read})
+
+
 def test_several_averages_are_asked_about():
     """The message names them and the argument, which takes a name, an object or False."""
     job = make_job()
-    lit_ema(job)(), averaged_model(job)
+    lit_ema(job)
+    job.average = AveragedModel(job.net)
     with pytest.raises(ValueError, match=r"^ema: .*model_ema \(LitEma\).*average \(AveragedModel\).*ema='...'"):
         find(job)
     for ema in ("model_ema", job.model_ema):
         assert is_five(find(job, ema=ema)())
     assert find(job, ema="average")() is None
+    callbacks = [Mine(), Mine()]
+    callbacks[1].ema = tensors_in_order(job.net)
+    fill(callbacks[1].ema)
+    with pytest.raises(ValueError, match="callback Mine 2.ema"):
+        find(job, callbacks=callbacks)
+    for ema in ("callback Mine 2.ema", callbacks[1].ema):
+        assert is_five(find(job, ema=ema, callbacks=callbacks)())
     assert find(job, ema=False) is None
 
 
@@ -165,6 +277,7 @@ def test_several_averages_are_asked_about():
     [
         (True, "^ema: the averages found are none"),
         ("model_emma", "^ema='model_emma'.*Job has no 'model_emma'"),
+        ("callback Mine.ema", "^ema='callback Mine.ema'.*has no 'ema'"),
         ("net.linear", "^ema: Linear does not hold the weights of Net"),
         (3, "^ema: int does not hold the weights of Net"),
     ],
@@ -172,4 +285,4 @@ def test_several_averages_are_asked_about():
 def test_average_that_does_not_fit_is_named(ema, message):
     """Raw weights are never used silently in place of what was asked for."""
     with pytest.raises(ValueError, match=message):
-        find(make_job(), ema=ema)
+        find(make_job(), ema=ema, callbacks=[Mine()])
