@@ -1,6 +1,8 @@
 """UnimodalMonitor: Lightning's hooks around a `Monitor`. The only module that knows Lightning, besides the demo."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from unimodal_monitor.data.probe_set import ProbeSet
 from unimodal_monitor.denoisers.base import Denoiser
 from unimodal_monitor.detect.attributes import resolve
 from unimodal_monitor.detect.find import find_denoiser
+from unimodal_monitor.detect.watch import Watch
 from unimodal_monitor.monitor import Monitor
 from unimodal_monitor.reaction import Reaction
 from unimodal_monitor.report.console import ConsoleReporter
@@ -66,6 +69,7 @@ class UnimodalMonitor(Callback):
     probe_set: ProbeSet
     denoiser: Any
     net: Any
+    schedule: Any
     dirpath: Path | str | None
     name: str
 
@@ -101,6 +105,9 @@ class UnimodalMonitor(Callback):
         self.history: list[Check] = []
         self.written_to: Path | None = None
         self._monitor: Monitor | None = None
+        self._watch: Watch | None = None
+        self._recording = ExitStack()
+        self._settled: str | None = None
         self._saved: dict[str, Any] = {}
         self._is_loaded = False
 
@@ -126,10 +133,23 @@ class UnimodalMonitor(Callback):
             self._publish(trainer)
         else:
             self._step(trainer)
+        self._watch = Watch(pl_module, monitor.denoiser)
+        self._settle(trainer, pl_module)
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Record the step that follows, after the optimizer's first and until the denoiser is verified."""
+        if self._watch is not None and trainer.global_step > 0:
+            self._recording.enter_context(self._watch.recording(batch))
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Make a check where one is due."""
+        self._recording.close()
+        self._settle(trainer, pl_module)
         self._step(trainer)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Say that a fit was too short to verify the denoiser."""
+        self._settle(trainer, pl_module, is_last=True)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Let go of the network as after a fit: Lightning tears nothing down then."""
@@ -137,7 +157,8 @@ class UnimodalMonitor(Callback):
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Let go of the network; history and state stay."""
-        self._saved, self._monitor = self.state_dict(), None
+        self._recording.close()
+        self._saved, self._monitor, self._watch = self.state_dict(), None, None
         for method in ("log", "log_dict"):  # bound to the module by Lightning
             vars(self).pop(method, None)
 
@@ -149,6 +170,29 @@ class UnimodalMonitor(Callback):
         """Kept until the fit starts."""
         self._saved, self._is_loaded, self.written_to = state_dict, True, None
 
+    def _settle(self, trainer: Any, pl_module: Any, *, is_last: bool = False) -> None:
+        """Once enough steps were seen: say that they confirm the denoiser, take the right one, or stop the run."""
+        if self._watch is None or self._monitor is None:
+            return
+        ranks, watch = self._monitor.ranks, self._watch
+        found = ranks.broadcast(ranks.together(lambda: watch.settle(is_last=is_last)))
+        if found is None:
+            return
+        self._watch = None
+        if found.state == "refused":
+            raise ValueError(f"unimodal_monitor: schedule: {found.reason}; give schedule= or denoiser=")
+        if found.state == "settled":
+            if self.denoiser is not None or self.schedule is not None:
+                raise ValueError(f"unimodal_monitor: schedule: {found.reason}; give that, or denoiser=")
+            self._settled = found.word
+            self._monitor = self._make_monitor(trainer, pl_module)
+            self.history = self._monitor.history
+            self._monitor.start()
+        self._monitor.verification = replace(found, is_given=self.denoiser is not None)
+        if trainer.is_global_zero:
+            text = self._monitor.verification.text
+            _write(trainer)(f"{self.name}  {type(self._monitor.denoiser).__name__}: {text}")
+
     def _make_monitor(self, trainer: Any, pl_module: Any) -> Monitor:
         if (strategy := type(trainer.strategy).__name__) in SHARDED:
             what = f"{strategy} shards the parameters, and a check runs only a part of the network"
@@ -157,6 +201,7 @@ class UnimodalMonitor(Callback):
         net: Any = resolve(pl_module, self.net, argument="net") if isinstance(self.net, str) else self.net
         if denoiser is None:
             search = {key: getattr(self, key) for key in SEARCH}
+            search["schedule"] = search["schedule"] or self._settled
             denoiser = find_denoiser(pl_module, callbacks=trainer.callbacks, **search)
         elif not isinstance(denoiser, Denoiser | nn.Module):
             denoiser = denoiser(pl_module) if net is None else denoiser

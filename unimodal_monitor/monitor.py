@@ -17,6 +17,7 @@ from unimodal_monitor.check import Check, judge_check
 from unimodal_monitor.copies.audit import Audit, audit_copies
 from unimodal_monitor.data.probe_set import ProbeSet
 from unimodal_monitor.denoisers.base import Denoiser, as_denoiser, device_of
+from unimodal_monitor.detect.watch import Verification
 from unimodal_monitor.forward.distributed import Ranks
 from unimodal_monitor.forward.hooks import capture
 from unimodal_monitor.forward.isolation import leaving_no_trace
@@ -60,8 +61,7 @@ class Monitor:
         layer: Dotted name of the layer that is judged; None to choose.
         extra_layers: Dotted names of further layers to probe.
         probe: Probe, or a scikit-learn classifier; None for `RidgeProbe()`.
-        signals: Functions of `Measured`; None for `DEFAULT_SIGNALS`. Empty, labelled data need no forwards for them,
-            and have no rules that need the gap.
+        signals: Functions of `Measured`; None for `DEFAULT_SIGNALS`; empty saves their forwards, without the gap's rules.
         alarm: Turns checks into a state; None for `Alarm()`, or `Alarm.without_labels()` without labels.
         batch_size: Inputs in one forward, all levels together.
         seed: Seed of noise and augmentation.
@@ -120,6 +120,7 @@ class Monitor:
         self.written_to, self._own_folder = cast(Path | None, None), cast(str | None, None)
         self.history: list[Check] = []
         self.memory, self.should_stop, self._num_failures = AlarmMemory(), False, 0
+        self.verification = Verification()
 
     def start(self) -> str:
         """Try one forward of a whole batch, and return what a check measures and about what it costs."""
@@ -160,7 +161,7 @@ class Monitor:
         start = time.perf_counter()
         with self.budget.spending(), ExitStack() as stack:
             go = self.ranks.together(lambda: stack.enter_context(self._isolated(self.ranks, f"check at step {step}")))
-            measured = measure(go, self.plan, self.ranks)
+            measured = measure(go, self.plan, self.ranks).without_errors(self.verification.no_gap)
             judge = partial(judge_check, measured, self.signals, self.alarm, self.memory, step=step)
             check, memory = self.ranks.together(judge)
             weights = self.ranks.together(lambda: self.denoiser.weights_used)
@@ -221,7 +222,7 @@ class Monitor:
         before, now = [self.plan.missing, *(check.missing for check in self.history[-2:])][-2:]
         for name in now.keys() - before.keys():
             self._warn(f"{name} was not measured at step {self.history[-1].step}: {now[name]}")
-        if self.reaction.is_audit_due(self.history):
+        if self.verification.no_gap is None and self.reaction.is_audit_due(self.history):
             self._softly("the copy audit", partial(self.audit, max_seconds=self.reaction.copy_audit_seconds))
         if self.ranks.rank == 0:
             with self.budget.spending(is_report=True):

@@ -39,7 +39,7 @@ def find_adapter(owner: nn.Module, network: nn.Module, *, schedule: object | str
         return adapter_of(schedule, network, stated=dict(_stated(owner, network)))
     if "sigma" in forward_parameters(network):
         return _edm(owner, network)
-    schedules, stated = _schedules(owner, network), dict(_stated(owner, network))
+    schedules, stated = find_schedules(owner, network), dict(_stated(owner, network))
     adapters = {path: adapter_of(value, network, stated=stated) for path, value in schedules.items()}
     if len({_fingerprint(adapter) for adapter in adapters.values()}) == 1:
         return next(iter(adapters.values()))
@@ -178,7 +178,9 @@ def _edm(owner: nn.Module, network: nn.Module) -> Adapter:
     return EDMDenoiser
 
 
-def _schedules(owner: nn.Module, network: nn.Module) -> dict[str, object]:
+def find_schedules(owner: nn.Module, network: nn.Module) -> dict[str, object]:
+    """The job's noise schedules by dotted name, outside the network and averages."""
+
     def is_schedule(value: object) -> bool:
         has_alphas = isinstance(getattr(value, "alphas_cumprod", None), torch.Tensor | np.ndarray)
         is_flow = type(value).__name__.startswith("FlowMatch") and hasattr(value, "config")

@@ -1,7 +1,7 @@
 """Measured: the per-image numbers of one check, from which every signal is computed."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import Tensor
@@ -49,6 +49,13 @@ class Measured:
         if values_KM is None:
             raise ValueError(f"without labels the invariance is judged: {self.missing.get('invariance')}")
         return values_KM.numpy()
+
+    def without_errors(self, reason: str | None) -> "Measured":
+        """The same without the denoising errors if a reason is given: no gap is then measured."""
+        if reason is None or self.members_error is None:
+            return self
+        missing = {**self.missing, "normalized_gap": reason, "denoising_gap": reason}
+        return replace(self, members_error=None, heldout_error=None, memorizer_error=None, missing=missing)
 
 
 Signal = Callable[[Measured], Estimate | None]

@@ -1,0 +1,197 @@
+"""A job's own training steps confirm a denoiser, settle it otherwise, or refuse it."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from unimodal_monitor.denoisers import EDMDenoiser, FlowDenoiser, PathDenoiser, VPDenoiser, as_denoiser
+from unimodal_monitor.detect.watch import Watch
+
+LINEAR = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
+
+
+class Net(nn.Module):
+    """A small network whose output depends on its time."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 3, 3, padding=1)
+
+    def forward(self, x, t):
+        return self.last(torch.tanh(self.first(x) + 0.01 * t.to(x).reshape(-1, 1, 1, 1)))
+
+
+class Schedule:
+    alphas_cumprod = LINEAR
+    prediction_type = "epsilon"
+
+
+class Owner(nn.Module):
+    def __init__(self, **parts):
+        super().__init__()
+        self.net = Net()
+        vars(self).update(parts)
+
+
+def column(values, x):
+    return values.to(x).reshape(-1, 1, 1, 1)
+
+
+def vp(target, factor=1.0):
+    def loss(net, x):
+        noise, t = torch.randn_like(x), torch.randint(0, 1000, (len(x),))
+        a, s = column(LINEAR[t].sqrt(), x), column((1 - LINEAR[t]).sqrt(), x)
+        wanted = {"epsilon": noise, "sample": x, "v_prediction": a * noise - s * x}[target]
+        return net(a * x + s * noise, t * factor) - wanted
+
+    return loss
+
+
+def flow(net, x, *, mirrored=False, scale=1.0, sign=1.0):
+    noise, t = torch.randn_like(x), torch.rand(len(x))
+    s = column(t, x)
+    return net((1 - s) * x + s * noise, scale * (1 - t if mirrored else t)) - sign * (noise - x)
+
+
+def cosine(net, x):
+    noise, t = torch.randn_like(x), torch.rand(len(x))
+    a, s = column((math.pi / 2 * t).cos(), x), column((math.pi / 2 * t).sin(), x)
+    return net(a * x + s * noise, t) - math.pi / 2 * (a * noise - s * x)
+
+
+def edm(net, x, std=0.5):
+    sigma = (1.2 * torch.randn(len(x)) - 1.2).exp()
+    s, root = column(sigma, x), column((sigma**2 + std**2).sqrt(), x)
+    noised = x + s * torch.randn_like(x)
+    return std**2 / root**2 * noised + s * std / root * net(noised / root, sigma.log() / 4) - x
+
+
+def denoiser(net, x):
+    sigma = (1.2 * torch.randn(len(x)) - 1.2).exp()
+    return net(x + column(sigma, x) * torch.randn_like(x), sigma) - x
+
+
+def watched(loss, denoiser_of, *, reduce=torch.square, images=None, num_steps=4, hide=False, dtype=None, **parts):
+    """The verification after some steps of Adam; the images are 2 batch - 1 in the network."""
+    torch.manual_seed(0)
+    owner = Owner(**parts)
+    optimizer, watch = torch.optim.Adam(owner.parameters(), 1e-3), Watch(owner, denoiser_of(owner.net))
+    for step in range(num_steps):
+        images = torch.rand(8, 3, 1, 1) + 0.3 * torch.rand(8, 3, 8, 8)
+        batch = None if hide else {"image": images, "label": torch.zeros(8)}
+        with watch.recording(batch), torch.autocast("cpu", dtype, enabled=dtype is not None):
+            reduce(loss(owner.net, 2 * images - 1)).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if watch.settle(is_last=step == num_steps - 1) is not None:
+            break
+    return watch.verification
+
+
+def vp_denoiser(**options):
+    return lambda net: VPDenoiser(net, alphas_cumprod=LINEAR, **options)
+
+
+RIGHT = {
+    "epsilon": (vp("epsilon"), vp_denoiser()),
+    "sample": (vp("sample"), vp_denoiser(prediction="sample")),
+    "v": (vp("v_prediction"), vp_denoiser(prediction="v_prediction")),
+    "rescaled": (vp("epsilon", 0.25), vp_denoiser(times=torch.arange(1000) * 0.25)),
+    "flow": (flow, FlowDenoiser),
+    "cosine": (cosine, lambda net: PathDenoiser(net, path="cosine")),
+    "EDM inner": (edm, lambda net: PathDenoiser(net, path="edm")),
+    "EDM outer": (denoiser, EDMDenoiser),
+}
+
+
+@pytest.mark.parametrize("hide", [False, True], ids=["batch of images", "images unknown, as of latents"])
+@pytest.mark.parametrize("case", RIGHT)
+def test_right_denoiser_is_confirmed(case, hide):
+    verification = watched(*RIGHT[case], hide=hide)
+    assert verification.text == "confirmed on 3 training steps"
+
+
+@pytest.mark.parametrize("reduce", [torch.abs, lambda error: (error**2 + 0.01).sqrt()], ids=["L1", "pseudo-Huber"])
+@pytest.mark.parametrize("case", ["epsilon", "v", "flow"])
+def test_loss_that_is_not_squared_is_read_by_its_signs(case, reduce):
+    verification = watched(*RIGHT[case], reduce=reduce)
+    assert verification.text == "confirmed on 3 training steps by the signs of the loss's gradient"
+
+
+@pytest.mark.parametrize(
+    ("loss", "denoiser_of", "word"),
+    [
+        (vp("v_prediction"), vp_denoiser(), "schedule:v"),
+        (vp("epsilon", 0.001), vp_denoiser(), "schedule:epsilon:x0.001"),
+        (lambda net, x: flow(net, x, scale=1000.0), FlowDenoiser, "flow:x1000"),
+        (lambda net, x: flow(net, x, mirrored=True, sign=-1), FlowDenoiser, "flow:data"),
+        (lambda net, x: flow(net, x, sign=-1), FlowDenoiser, "flow:to_data"),
+        (cosine, FlowDenoiser, "cosine"),
+        (edm, EDMDenoiser, "edm:inner"),
+    ],
+)
+def test_wrong_denoiser_is_settled_by_the_name_of_the_right_one(loss, denoiser_of, word):
+    verification = watched(loss, denoiser_of, schedule=Schedule())
+    assert (verification.state, verification.word) == ("settled", word)
+
+
+def test_what_no_name_agrees_with_is_refused():
+    """A target of its own: three times the noise minus the image."""
+
+    def loss(net, x):
+        noise, t = torch.randn_like(x), torch.rand(len(x))
+        s = column(t, x)
+        return net((1 - s) * x + s * noise, t) - 3 * noise + x
+
+    verification = watched(loss, FlowDenoiser)
+    assert verification.state == "refused"
+    assert "no named schedule agrees" in verification.text
+
+
+def test_half_precision_is_confirmed():
+    assert watched(*RIGHT["flow"], dtype=torch.bfloat16).text == "confirmed on 3 training steps"
+
+
+def test_what_cannot_be_read_is_not_verified():
+    """A loss of its own, too few steps, a denoiser of the user's own."""
+
+    def odd(net, x):
+        return net(x, torch.rand(len(x))).tanh() - 0.1 * x.roll(1, 0)
+
+    assert watched(odd, FlowDenoiser).state == "not verified"
+    assert watched(flow, FlowDenoiser, num_steps=1).text == "not verified (only 1 training steps were seen)"
+    own = watched(flow, lambda net: as_denoiser(lambda noised, sigma: noised, net=net))
+    assert own.text == "not verified (it calls its network in a way of its own)"
+
+
+@pytest.mark.parametrize("wrap", [lambda net: net, lambda net: torch.compile(net, backend="eager"), "in place"])
+def test_watching_changes_no_bit_and_leaves_nothing(wrap):
+    """Weights and random state after four steps, with and without, also of a compiled network."""
+
+    def train(watching):
+        torch.manual_seed(0)
+        owner = Owner()
+        net = owner.net
+        if wrap == "in place":
+            net.compile(backend="eager")
+        else:
+            owner.net = wrap(net)
+        watch, optimizer = Watch(owner, FlowDenoiser(net)), torch.optim.Adam(net.parameters(), 1e-3)
+        for _ in range(4):
+            images = torch.rand(8, 3, 8, 8)
+            if watching:
+                with watch.recording([images]):
+                    flow(owner.net, images).square().mean().backward()
+            else:
+                flow(owner.net, images).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in owner.modules()]
+        assert not any(hooks)
+        assert not watching or watch.settle().state == "confirmed"
+        return [*net.parameters(), torch.rand(3)]
+
+    for watched_value, value in zip(train(True), train(False), strict=True):
+        assert torch.equal(watched_value, value)

@@ -1,0 +1,74 @@
+"""The callback watches the first training steps: what it says, and what follows when they disagree."""
+
+import pytest
+import torch
+from tiny_job import TinyJob, tiny_loader, tiny_probe_set, tiny_trainer
+
+from unimodal_monitor import EDMDenoiser, UnimodalMonitor
+
+
+class InnerJob(TinyJob):
+    """The preconditioning stands in the step: the network is not a denoiser, although it takes `sigma`."""
+
+    def training_step(self, batch, batch_idx):
+        images, _ = batch
+        sigma = torch.randn(len(images)).exp()
+        s = sigma[:, None]
+        noised, root = images + s * torch.randn_like(images), (s**2 + 0.25).sqrt()
+        output = self.net(noised / root, sigma.log() / 4)
+        return (0.25 / root**2 * noised + 0.5 * s / root * output - images).square().mean()
+
+
+class OddJob(TinyJob):
+    """A loss that no target explains."""
+
+    def training_step(self, batch, batch_idx):
+        images, _ = batch
+        sigma = torch.randn(len(images)).exp()
+        return self.net(images + sigma[:, None] * torch.randn_like(images), sigma).tanh().sum(1).mean()
+
+
+def fit(folder, job, **options):
+    monitor = UnimodalMonitor(tiny_probe_set(), every_n_train_steps=10, **options)
+    trainer = tiny_trainer(folder, callbacks=[monitor], max_steps=12)
+    trainer.fit(job, tiny_loader())
+    return monitor
+
+
+def test_job_that_trains_what_was_found_is_confirmed(tmp_path, capsys):
+    """On the steps after the optimizer's first; then nothing is recorded any more."""
+    monitor = fit(tmp_path, TinyJob())
+    assert "EDMDenoiser: confirmed on 3 training steps" in capsys.readouterr().out
+    assert monitor.history[-1].signal("denoising_gap") is not None
+
+
+def test_what_was_found_wrongly_is_replaced_by_what_the_steps_agree_with(tmp_path, capsys):
+    """The first check was measured with the wrong one, and is dropped."""
+    monitor = fit(tmp_path, InnerJob())
+    out = capsys.readouterr().out
+    assert "PathDenoiser: settled" in out
+    assert "schedule='edm:inner' agrees with them" in out
+    assert [check.step for check in monitor.history] == [4, 10]
+
+
+def test_what_was_given_wrongly_stops_the_run(tmp_path):
+    with pytest.raises(ValueError, match="^unimodal_monitor: schedule: .* schedule='edm:inner' agrees with them"):
+        fit(tmp_path, InnerJob(), schedule="edm")
+
+
+@pytest.mark.filterwarnings("ignore:unimodal. .* was not measured")
+def test_what_cannot_be_verified_gives_no_gap(tmp_path, capsys):
+    """A denoiser of the user's own is his word for it."""
+    check = fit(tmp_path, OddJob()).history[-1]
+    assert "EDMDenoiser: not verified (the loss is no squared error" in capsys.readouterr().out
+    assert check.signal("denoising_gap") is None
+    assert check.missing["denoising_gap"].startswith("not verified (the loss")
+    given = fit(tmp_path / "given", OddJob(), denoiser=lambda job: EDMDenoiser(job.net))
+    assert "EDMDenoiser: as given, not verified" in capsys.readouterr().out
+    assert given.history[-1].signal("denoising_gap") is not None
+
+
+def test_fit_too_short_to_tell_says_so(tmp_path, capsys):
+    monitor = UnimodalMonitor(tiny_probe_set(), every_n_train_steps=1)
+    tiny_trainer(tmp_path, callbacks=[monitor], max_steps=3).fit(TinyJob(), tiny_loader())
+    assert "EDMDenoiser: not verified (only 2 training steps were seen)" in capsys.readouterr().out

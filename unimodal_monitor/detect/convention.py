@@ -1,0 +1,133 @@
+"""How a denoiser calls its network, and how well that agrees with recorded training steps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unimodal_monitor.denoisers.base import Denoiser
+from unimodal_monitor.denoisers.network import NetworkDenoiser
+from unimodal_monitor.detect.record import Row
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Disagreement of a convention with what was seen, as a fraction; 0 is perfect."""
+
+    input: float  # of the network's input with clean + sigma noise
+    target: float  # of the output minus the target, with the direction of the loss's gradient
+    sign: float  # fraction of values whose gradient has the sign of output minus target
+
+    @property
+    def error(self) -> float:
+        """The larger of the two."""
+        return max(self.input, self.target)
+
+
+class Convention:
+    """Input factor a, time, and D = alpha noised + beta output of a denoiser, all functions of sigma.
+
+    They are read by calling the denoiser with a stand-in for its network, which costs no forward. A ValueError if it
+    does not derive from `NetworkDenoiser`.
+    """
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        if not isinstance(denoiser, NetworkDenoiser):
+            raise ValueError(f"{type(denoiser).__name__} calls its network in a way of its own")
+        self._denoiser = denoiser
+        sigmas = denoiser.snap(torch.logspace(-4, 4, 4001, dtype=torch.float64))
+        times = self.at(sigmas)[1]
+        order = times.argsort()
+        self._times, self._log_sigmas = times[order].numpy(), sigmas[order].log().numpy()
+
+    def at(self, sigmas: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(a, time, alpha, beta) at each of (K,) sigmas."""
+        (a, time, alpha), (_, _, both) = self._call(sigmas, 0.0), self._call(sigmas, 1.0)
+        return a, time, alpha, both - alpha
+
+    def sigmas_at(self, times: Sequence[float]) -> Tensor:
+        """The level of each time; nan outside the convention's times."""
+        low, high = self._times[0], self._times[-1]
+        slack = 1e-3 * (high - low)
+        sigmas = np.exp(np.interp(times, self._times, self._log_sigmas))
+        is_outside = (np.asarray(times) < low - slack) | (np.asarray(times) > high + slack)
+        return torch.from_numpy(np.where(is_outside, np.nan, sigmas))
+
+    def fit(self, rows: Sequence[Row]) -> Fit:
+        """Compare with the rows; those of times that the convention does not have count as unlike."""
+        sigmas = self.sigmas_at([row.time for row in rows])
+        known = [(row, sigma) for row, sigma in zip(rows, sigmas.tolist(), strict=True) if np.isfinite(sigma)]
+        if len(known) < 0.8 * len(rows):
+            return Fit(1.0, 1.0, 0.0)
+        levels = torch.tensor([sigma for _, sigma in known], dtype=torch.float64)
+        used = [row for row, _ in known]
+        a, _, alpha, beta = self.at(levels)
+        noised = torch.stack([row.noised for row in used]) / a[:, None]
+        clean, input_error = _clean(used, noised, levels)
+        if clean is None:
+            return Fit(1.0, 1.0, 0.0)
+        target = (clean - alpha[:, None] * noised) / beta[:, None]
+        output, gradient = (torch.stack([getattr(row, name) for row in used]) for name in ("output", "gradient"))
+        error = output - target
+        factor = ((error * gradient).sum(1) / gradient.square().sum(1)).clamp_min(0)  # a loss pulls to its target
+        rest = error - factor[:, None] * gradient
+        agree = ((error.sign() == gradient.sign()) & (gradient != 0)).sum() / (gradient != 0).sum()
+        return Fit(input_error, _typical(rest.norm(dim=1) / target.norm(dim=1)), float(agree))
+
+    def _call(self, sigmas: Tensor, value: float) -> tuple[Tensor, Tensor, Tensor]:
+        seen: list[Tensor] = []
+
+        def predict(images: Tensor, time: Tensor) -> Tensor:
+            seen.extend((images, time))
+            return torch.full_like(images, value)
+
+        self._denoiser.predict = predict  # type: ignore[method-assign]
+        try:
+            denoised = self._denoiser(torch.ones(len(sigmas), 1, 1, 1, dtype=torch.float64), sigmas)
+        finally:
+            del self._denoiser.predict
+        return seen[0].flatten(), seen[1].double(), denoised.flatten()
+
+
+def _clean(rows: Sequence[Row], noised: Tensor, sigmas: Tensor) -> tuple[Tensor | None, float]:
+    """(N, D) clean images as the network sees them, and how much the input disagrees; None without noise and image."""
+    noise = None if any(row.noise is None for row in rows) else torch.stack([_some(row.noise) for row in rows])
+    image = None if any(row.image is None for row in rows) else torch.stack([_some(row.image) for row in rows])
+    num = noised.shape[1]
+    if noise is not None:
+        clean = noised - sigmas[:, None] * noise
+        std = clean.std(dim=1)
+        if image is not None:
+            rest = clean - _affine(image, clean, torch.ones_like(sigmas))
+            off = rest.square().mean(1).sqrt() / torch.minimum(sigmas, std)
+            if _typical(off) < 0.3:
+                return clean, _typical(off)
+        centred = clean - clean.mean(1, keepdim=True)
+        like = (centred * noise).sum(1) / (centred.norm(dim=1) * noise.norm(dim=1)).clamp_min(1e-12)
+        spread = _typical((std.log() - std.log().median()).abs())
+        return clean, max(0.0, _typical(like.abs()) - 3 / num**0.5, 0.3 * (spread > 1))
+    if image is not None:
+        clean = _affine(image, noised, 1 / sigmas)
+        std = (noised - clean).square().mean(1).sqrt()
+        return clean, max(0.0, _typical((std / sigmas).log().abs()) - 3 / (2 * num) ** 0.5)
+    return None, 1.0
+
+
+def _affine(image: Tensor, values: Tensor, weights: Tensor) -> Tensor:
+    """k image + m, nearest to the values over all rows."""
+    w = weights[:, None].expand_as(image).flatten()
+    columns = torch.stack([image.flatten(), torch.ones_like(w)], dim=1)
+    solution = torch.linalg.lstsq(columns * w[:, None], (values.flatten() * w)[:, None]).solution
+    fitted: Tensor = columns @ solution
+    return fitted.view_as(image)
+
+
+def _some(value: Tensor | None) -> Tensor:
+    assert value is not None
+    return value
+
+
+def _typical(values: Tensor) -> float:
+    return float(values.nan_to_num(1e9).quantile(0.8))

@@ -1,0 +1,188 @@
+"""What the trained network gets, puts out and is corrected by, recorded on the job's own training steps."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
+
+from unimodal_monitor.denoisers.base import unwrap
+from unimodal_monitor.denoisers.network import _first_tensor, forward_parameters, input_names
+
+MAX_ROWS = 16  # images of one step
+NUM_ROWS, NUM_STEPS, MAX_STEPS = 12, 3, 32  # enough images and steps, and when to give up
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One image of one training step; flat float64 tensors of D values on the CPU."""
+
+    time: float
+    noised: Tensor  # what the network got
+    output: Tensor
+    gradient: Tensor  # of the loss, at the output
+    noise: Tensor | None  # the normal draw of this shape, if there was one
+    image: Tensor | None  # of the batch, if one has this shape
+
+
+@dataclass(eq=False)
+class Recorder:
+    """Records some images of each training step that is made inside `recording`.
+
+    It runs no forward, draws no random number and changes no value; outside the block nothing is left of it.
+    """
+
+    owner: nn.Module
+    network: nn.Module
+    rows: list[Row] = field(default_factory=list)
+    num_steps: int = 0
+    num_blocks: int = 0
+    is_half: bool = False  # whether outputs or gradients are of half precision
+    inputs: dict[str, str] = field(default_factory=dict)  # shapes of the other arguments by name
+    shape: tuple[int, ...] = ()  # of the images that the network got, without the batch
+
+    @property
+    def is_done(self) -> bool:
+        """Whether enough was seen, or nothing will be."""
+        is_enough = len(self.rows) >= NUM_ROWS and len({row.time for row in self.rows}) >= 3
+        return (is_enough and self.num_steps >= NUM_STEPS) or self.num_blocks >= MAX_STEPS
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why nothing can be recorded, if so."""
+        for module in self.owner.modules():
+            is_around = unwrap(module) is not self.network and self.network in set(module.modules())
+            is_compiled = module._compiled_call_impl is not None or hasattr(module, "_orig_mod")
+            if is_around and is_compiled:
+                return f"{type(unwrap(module)).__name__} is compiled as a whole, around the network"
+        return "the training step is compiled as a whole" if getattr(self.owner, "_compiler_ctx", None) else None
+
+    @contextmanager
+    def recording(self, batch: object) -> Iterator[None]:
+        """Record the step in the block, if the network is called there with gradients."""
+        wrappers = (m for m in self.owner.modules() if unwrap(m) is self.network)
+        module, draws = next(wrappers, self.network), _NormalDraws()
+        step: dict[str, Any] = {}
+        impl = module._compiled_call_impl
+
+        def before(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+            if torch.is_grad_enabled() and not step:
+                draws.stop()  # before a compiled network begins
+                step.update(self._inputs(args, kwargs))
+
+        def keep_gradient(gradient: Tensor) -> None:
+            step.setdefault("gradient", gradient.detach()[:MAX_ROWS].clone())
+
+        def after(output: Any) -> None:
+            if step and "output" not in step and torch.is_grad_enabled():
+                tensor = _first_tensor(output)
+                if tensor.requires_grad:
+                    step["output"] = tensor.detach()[:MAX_ROWS].clone()
+                    handles.append(tensor.register_hook(keep_gradient))  # type: ignore[no-untyped-call]
+
+        handles: list[Any] = []
+        if impl is None:
+            handles.append(module.register_forward_pre_hook(lambda m, a, k: before(a, k), with_kwargs=True))
+            handles.append(module.register_forward_hook(lambda m, a, k, output: after(output), with_kwargs=True))
+        else:  # compiled in place, hooks and all
+
+            def call(*args: Any, **kwargs: Any) -> Any:
+                before(args, kwargs)
+                output = impl(*args, **kwargs)
+                after(output)
+                return output
+
+            module._compiled_call_impl = call
+        draws.start()
+        try:
+            yield
+        finally:
+            draws.stop()
+            for handle in handles:
+                handle.remove()
+            if impl is not None:
+                module._compiled_call_impl = impl
+        self.num_blocks += 1
+        if "gradient" in step and "noised" in step:
+            self._keep(step, batch, draws.drawn)
+
+    def _inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        names = list(forward_parameters(self.network)) or [str(i) for i in range(len(args))]
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        image_name, time_name = input_names(self.network)
+        image, time = given.pop(image_name or "0", None), given.pop(time_name or "1", None)
+        self.inputs = {name: _shape(value) for name, value in given.items() if value is not None}
+        if not isinstance(image, Tensor) or time is None:
+            return {"missing": True}
+        time = torch.as_tensor(time).detach().reshape(-1)
+        if time.numel() not in (1, len(image)):
+            return {"missing": True}
+        time = time.expand(len(image))[:MAX_ROWS].cpu().double()
+        return {"noised": image.detach()[:MAX_ROWS].clone(), "time": time}
+
+    def _keep(self, step: Mapping[str, Any], batch: object, drawn: Sequence[Tensor]) -> None:
+        noised, output, gradient = step["noised"], step["output"], step["gradient"]
+        self.is_half = self.is_half or min(t.dtype.itemsize for t in (output, gradient)) < 4
+        if output.ndim == noised.ndim and output.shape[1] == 2 * noised.shape[1]:  # a learned variance
+            output, gradient = output[:, : noised.shape[1]], gradient[:, : noised.shape[1]]
+        if output.shape != noised.shape:
+            return
+        self.shape, self.num_steps = tuple(noised.shape[1:]), self.num_steps + 1
+        noises = [noise for noise in drawn if noise.shape[1:] == noised.shape[1:] and len(noise) >= len(noised)]
+        images = [image for image in _tensors(batch) if image.shape[1:] == noised.shape[1:]]
+        images = [image for image in images if len(image) >= len(noised)]
+        values = (_flat(noised), _flat(output), _flat(gradient))
+        noise = _flat(noises[-1][: len(noised)]) if noises else None
+        image = _flat(images[0][: len(noised)]) if images else None
+        for i, time in enumerate(step["time"].tolist()):
+            noised_D, output_D, gradient_D = (value[i] for value in values)
+            own_noise, own_image = (None if value is None else value[i] for value in (noise, image))
+            if float(gradient_D.norm()) > 0:
+                self.rows.append(Row(time, noised_D, output_D, gradient_D, own_noise, own_image))
+
+
+class _NormalDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Keeps the first images of every normal tensor that is drawn: the noise, by provenance."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.drawn: list[Tensor] = []
+        self._is_on = False
+
+    def start(self) -> None:
+        self.__enter__()  # type: ignore[no-untyped-call]
+        self._is_on = True
+
+    def stop(self) -> None:
+        if self._is_on and _get_current_dispatch_mode_stack()[-1] is self:
+            self._is_on = False
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        is_draw = any(name in str(func) for name in ("randn", "normal"))
+        if is_draw and isinstance(result, Tensor) and result.ndim > 1:
+            self.drawn.append(result.detach()[:MAX_ROWS].clone())
+        return result
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().double().flatten(1)
+
+
+def _tensors(batch: object) -> Iterator[Tensor]:
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, Mapping):
+        for value in batch.values():
+            yield from _tensors(value)
+    elif isinstance(batch, list | tuple):
+        for value in batch:
+            yield from _tensors(value)
+
+
+def _shape(value: object) -> str:
+    return f"{tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

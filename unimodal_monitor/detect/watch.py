@@ -1,0 +1,141 @@
+"""Whether a denoiser is what the job trains: confirmed, settled otherwise, or refused on its own training steps."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unimodal_monitor.denoisers.base import Denoiser
+from unimodal_monitor.denoisers.network import NetworkDenoiser
+from unimodal_monitor.detect.convention import Convention, Fit
+from unimodal_monitor.detect.record import Recorder, Row
+from unimodal_monitor.detect.schedule import find_adapter, find_schedules
+
+FITS, FITS_HALF = 5e-3, 5e-2  # largest error of a convention that agrees, in float32 and in half precision
+SAME, SAME_HALF = 3e-5, 2e-2  # errors up to which two conventions agree equally well
+CONFLICT = 0.3  # error from which a convention contradicts the steps
+SIGNS = 0.95  # fraction of gradients with the sign of output minus target, where the loss is no squared error
+WORDS = (
+    *("flow", "flow:data", "flow:to_data", "flow:data:to_noise", "flow:epsilon", "flow:x0", "flow:data:x0"),
+    *("flow:x1000", "flow:data:x1000", "flow:to_data:x1000", "flow:data:to_noise:x1000", "flow:v"),
+    *("cosine", "cosine:v", "cosine:epsilon", "cosine:x0", "cosine:data", "cosine:data:v", "cosine:data:epsilon"),
+    *("vpsde", "vpsde:x1", "vpsde:x1000", "vpsde:v", "vpsde:x0", "vpsde:score", "subvp", "subvp:x1", "subvp:score"),
+    *("ve", "ve:log", "ve:epsilon", "ve:log:epsilon", "ve:x0", "ve:log:x0", "edm:inner"),
+)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What the training steps say about the denoiser.
+
+    `state` is "confirmed", "settled" (`word` is the schedule= that the steps agree with), "refused", "not verified", or
+    "as given", where nothing was watched. A user's own denoiser is his word for it (`is_given`).
+    """
+
+    state: str = "as given"
+    reason: str = "no training step was watched"
+    word: str | None = None
+    is_given: bool = False
+
+    @property
+    def text(self) -> str:
+        """For the log."""
+        words = f"{self.state} {self.reason}" if self.state == "confirmed" else f"{self.state} ({self.reason})"
+        return f"as given, {words}" if self.is_given and self.state == "not verified" else words
+
+    @property
+    def no_gap(self) -> str | None:
+        """Why neither the gap nor the copy audit may make a statement; None where they may."""
+        return self.text if self.state == "not verified" and not self.is_given else None
+
+
+class Watch:
+    """Records training steps until they tell whether `denoiser` is right; then `verification` is not None."""
+
+    def __init__(self, owner: nn.Module, denoiser: Denoiser) -> None:
+        self.owner, self.denoiser = owner, denoiser
+        self.recorder = Recorder(owner, denoiser.network)
+        self.verification: Verification | None = None
+        reason = self.recorder.obstacle
+        if not isinstance(denoiser, NetworkDenoiser):
+            reason = "it calls its network in a way of its own"
+        if reason is not None:
+            self.verification = Verification("not verified", reason)
+
+    def recording(self, batch: object) -> AbstractContextManager[None]:
+        """Record the training step in the block."""
+        return self.recorder.recording(batch)
+
+    def settle(self, *, is_last: bool = False) -> Verification | None:
+        """The verification, once enough was seen; on the `last` call in any case."""
+        if self.verification is None and (self.recorder.is_done or is_last):
+            self.verification = self._verify()
+        return self.verification
+
+    def _verify(self) -> Verification:
+        rows, num, name = self.recorder.rows, self.recorder.num_steps, type(self.denoiser.network).__name__
+        if not self.recorder.is_done or len(rows) < 2:
+            if num == 0 and self.recorder.num_blocks >= 3:
+                return Verification("not verified", f"{name} was not called with images, times and gradients")
+            return Verification("not verified", f"only {num} training steps were seen")
+        steps, tolerance = f"on {num} training steps", FITS_HALF if self.recorder.is_half else FITS
+        same = SAME_HALF if self.recorder.is_half else SAME
+        guess = Convention(self.denoiser).fit(rows)
+        others = {word: Convention(denoiser).fit(rows) for word, denoiser in self._named()}
+        best = min([guess, *others.values()], key=lambda fit: fit.error)
+        if guess.error <= tolerance and guess.error <= max(3 * best.error, same):
+            return Verification("confirmed", steps)
+        if best.error <= tolerance:
+            fitting = [word for word, fit in others.items() if fit.error <= max(3 * best.error, same)]
+            return _settled(fitting, guess, steps, name)
+        signs = {word: fit.sign for word, fit in others.items() if fit.input <= 10 * FITS}
+        most = max([guess.sign, *signs.values()])
+        if guess.input <= 10 * FITS and guess.sign >= max(SIGNS, most - 0.02):
+            return Verification("confirmed", f"{steps} by the signs of the loss's gradient")
+        if most >= SIGNS and guess.sign < SIGNS - 0.05:
+            return _settled([word for word, sign in signs.items() if sign >= most - 0.02], guess, steps, name)
+        if guess.error >= CONFLICT and _is_squared_loss(rows):
+            return Verification("refused", f"{_difference(guess, steps, name)}; no named schedule agrees with them")
+        return Verification("not verified", "the loss is no squared error of a known target, or the noise is not seen")
+
+    def _named(self) -> Iterator[tuple[str, Denoiser]]:
+        """Every named convention, and the job's own schedules with each prediction and scale of time."""
+        network, words = self.denoiser.network, list(WORDS)
+        for path, schedule in find_schedules(self.owner, network).items():
+            if (alphas := getattr(schedule, "alphas_cumprod", None)) is not None:
+                path = "alphas_cumprod" if schedule is self.owner else path
+                num = len(torch.as_tensor(alphas))
+                factors = dict.fromkeys(("", f":x{1000 / num:g}" if num != 1000 else "", f":x{1 / num:g}"))
+                words += [f"{path}:{kind}{factor}" for kind in ("epsilon", "v", "x0") for factor in factors]
+        for word in words:
+            try:
+                yield word, find_adapter(self.owner, network, schedule=word)(network, weights=None, condition=None)
+            except ValueError:  # such as a schedule without usable levels
+                continue
+
+
+def _settled(words: list[str], guess: Fit, steps: str, name: str) -> Verification:
+    difference = _difference(guess, steps, name)
+    if len(words) == 1:
+        return Verification("settled", f"{difference}; schedule={words[0]!r} agrees with them", words[0])
+    return Verification("refused", f"{difference}; these agree equally well: {', '.join(words)}")
+
+
+def _difference(guess: Fit, steps: str, name: str) -> str:
+    parts = [f"the inputs of {name} differ by {guess.input:.0%}"] * (guess.input > FITS)
+    parts += [f"its target by {guess.target:.0%}"] * (guess.target > FITS)
+    return f"what was found or given disagrees with what was seen {steps}: {', '.join(parts) or 'its signs'}"
+
+
+def _is_squared_loss(rows: list[Row]) -> bool:
+    """Whether output minus gradient is a combination of image, noise and input, as for any weighted squared error."""
+    rests = []
+    for row in rows:
+        known: list[Tensor] = [value for value in (row.noise, row.image) if value is not None]
+        columns = torch.stack([row.gradient, row.noised, torch.ones_like(row.noised), *known], dim=1)
+        columns = columns / columns.norm(dim=0).clamp_min(1e-300)
+        solution = torch.linalg.lstsq(columns, row.output[:, None], driver="gelsd").solution
+        rests.append(float((row.output - (columns @ solution)[:, 0]).norm() / row.output.norm().clamp_min(1e-300)))
+    return len(rows[0].output) >= 24 and sorted(rests)[len(rests) // 2] < 1e-4
