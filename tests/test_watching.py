@@ -38,7 +38,10 @@ def fit(folder, job, **options):
 def test_job_that_trains_what_was_found_is_confirmed(tmp_path, capsys):
     """On the steps after the optimizer's first; then nothing is recorded any more."""
     monitor = fit(tmp_path, TinyJob())
-    assert "EDMDenoiser: confirmed on 3 training steps" in capsys.readouterr().out
+    assert (
+        "watching net (TinyDenoiser, 540 trainable), weights ema (ema), EDM, times sigma; confirmed on 3 training steps"
+        in capsys.readouterr().out
+    )
     assert monitor.history[-1].signal("denoising_gap") is not None
 
 
@@ -46,7 +49,7 @@ def test_what_was_found_wrongly_is_replaced_by_what_the_steps_agree_with(tmp_pat
     """The first check was measured with the wrong one, and is dropped."""
     monitor = fit(tmp_path, InnerJob())
     out = capsys.readouterr().out
-    assert "PathDenoiser: settled" in out
+    assert "edm; settled" in out
     assert "schedule='edm:inner' agrees with them" in out
     assert [check.step for check in monitor.history] == [4, 10]
 
@@ -60,15 +63,15 @@ def test_what_was_given_wrongly_stops_the_run(tmp_path):
 def test_what_cannot_be_verified_gives_no_gap(tmp_path, capsys):
     """A denoiser of the user's own is his word for it."""
     check = fit(tmp_path, OddJob()).history[-1]
-    assert "EDMDenoiser: not verified (the loss is no squared error" in capsys.readouterr().out
+    assert "EDM, times sigma; not verified (the loss is no squared error" in capsys.readouterr().out
     assert check.signal("denoising_gap") is None
     assert check.missing["denoising_gap"].startswith("not verified (the loss")
     given = fit(tmp_path / "given", OddJob(), denoiser=lambda job: EDMDenoiser(job.net))
-    assert "EDMDenoiser: as given, not verified" in capsys.readouterr().out
+    assert "EDM, times sigma; as given, not verified" in capsys.readouterr().out
     assert given.history[-1].signal("denoising_gap") is not None
 
 
 def test_fit_too_short_to_tell_says_so(tmp_path, capsys):
     monitor = UnimodalMonitor(tiny_probe_set(), every_n_train_steps=1)
     tiny_trainer(tmp_path, callbacks=[monitor], max_steps=3).fit(TinyJob(), tiny_loader())
-    assert "EDMDenoiser: not verified (only 2 training steps were seen)" in capsys.readouterr().out
+    assert "EDM, times sigma; not verified (only 2 training steps were seen)" in capsys.readouterr().out

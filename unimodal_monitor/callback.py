@@ -16,6 +16,7 @@ from unimodal_monitor.check import Check
 from unimodal_monitor.data.probe_set import ProbeSet
 from unimodal_monitor.denoisers.base import Denoiser
 from unimodal_monitor.detect.attributes import resolve
+from unimodal_monitor.detect.ema import unread_averages
 from unimodal_monitor.detect.find import find_denoiser
 from unimodal_monitor.detect.watch import Watch
 from unimodal_monitor.monitor import Monitor
@@ -23,6 +24,7 @@ from unimodal_monitor.reaction import Reaction
 from unimodal_monitor.report.console import ConsoleReporter
 from unimodal_monitor.report.loggers import LoggerReporter
 from unimodal_monitor.report.scalars import headline
+from unimodal_monitor.report.startup import watching_line
 from unimodal_monitor.signals import Signal
 
 SEARCH = ("net", "schedule", "ema", "condition", "null_class")  # arguments that go to `find_denoiser`
@@ -116,6 +118,11 @@ class UnimodalMonitor(Callback):
         """Key of the state in a checkpoint; the name in it keeps two monitors apart."""
         return self._generate_state_key(name=self.name)
 
+    @property
+    def monitor(self) -> Monitor | None:
+        """The `Monitor` at work, with its `denoiser` and `verification`; None outside a fit."""
+        return self._monitor
+
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Find the network, try one forward, and make the first check; a second fit of a trainer goes on."""
         if trainer.fast_dev_run:
@@ -190,8 +197,11 @@ class UnimodalMonitor(Callback):
             self._monitor.start()
         self._monitor.verification = replace(found, is_given=self.denoiser is not None)
         if trainer.is_global_zero:
-            text = self._monitor.verification.text
-            _write(trainer)(f"{self.name}  {type(self._monitor.denoiser).__name__}: {text}")
+            denoiser = self._monitor.denoiser
+            used = getattr(getattr(denoiser, "weights", None), "source", None)
+            unread = unread_averages(pl_module, denoiser.network, callbacks=trainer.callbacks, used=used)
+            line = watching_line(pl_module, denoiser, self._monitor.verification, unread=unread)
+            _write(trainer)(f"{self.name}  {line}")
 
     def _make_monitor(self, trainer: Any, pl_module: Any) -> Monitor:
         if (strategy := type(trainer.strategy).__name__) in SHARDED:

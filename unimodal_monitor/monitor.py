@@ -61,7 +61,7 @@ class Monitor:
         layer: Dotted name of the layer that is judged; None to choose.
         extra_layers: Dotted names of further layers to probe.
         probe: Probe, or a scikit-learn classifier; None for `RidgeProbe()`.
-        signals: Functions of `Measured`; None for `DEFAULT_SIGNALS`; empty saves their forwards, without the gap's rules.
+        signals: Functions of `Measured`; None for `DEFAULT_SIGNALS`; empty saves their forwards.
         alarm: Turns checks into a state; None for `Alarm()`, or `Alarm.without_labels()` without labels.
         batch_size: Inputs in one forward, all levels together.
         seed: Seed of noise and augmentation.

@@ -1,5 +1,12 @@
-"""The line at the start: what a check measures, and about what it costs."""
+"""The lines at the start: what a check measures and about what it costs; what is watched, and how that is known."""
 
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from unimodal_monitor.denoisers import Denoiser, EDMDenoiser, FlowDenoiser, PathDenoiser, VPDenoiser
+from unimodal_monitor.denoisers.base import unwrap
+from unimodal_monitor.detect.watch import Verification
 from unimodal_monitor.method import Plan
 
 
@@ -26,3 +33,36 @@ def startup_line(plan: Plan, *, num_unreachable: int, seconds: float, max_overhe
     cost = f"{plan.num_forwards:,} forwards a check, about {seconds:.0f} s"
     cost += f", at most {max_overhead:.1%} of the training's time" if max_overhead is not None else ""
     return "; ".join([*parts, cost])
+
+
+def watching_line(
+    owner: nn.Module, denoiser: Denoiser, verification: Verification, *, unread: Sequence[str] = ()
+) -> str:
+    """The network, the weights, the schedule and the condition of a denoiser, and what the training steps say of it."""
+    network, average = denoiser.network, getattr(denoiser, "weights", None)
+    path = next((name for name, module in owner.named_modules() if name and unwrap(module) is network), "the network")
+    num = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    weights = "raw" if average is None else f"ema ({getattr(average, 'name', 'given')})"
+    parts = [
+        f"watching {path} ({type(network).__name__}, {num:,} trainable)",
+        f"weights {weights}",
+        _schedule(denoiser),
+    ]
+    for name, value in (getattr(denoiser, "condition", None) or {}).items():
+        parts.append(f"condition {name} {tuple(value.shape) if isinstance(value, Tensor) else value}")
+    line = f"{', '.join(parts)}; {verification.text}"
+    return f"{line}; not read: {', '.join(unread)}" if unread else line
+
+
+def _schedule(denoiser: Denoiser) -> str:
+    if isinstance(denoiser, VPDenoiser):
+        times = denoiser.times
+        low, high = (0, len(denoiser.alphas_cumprod) - 1) if times is None else (float(times.min()), float(times.max()))
+        return f"DDPM {denoiser.prediction}, times {low:g}-{high:g}"
+    if isinstance(denoiser, FlowDenoiser | PathDenoiser):
+        prediction = getattr(denoiser, "prediction", None)
+        family = f"{denoiser.path} {prediction or ''}".strip() if isinstance(denoiser, PathDenoiser) else "flow"
+        if family.startswith(("ve", "edm")):
+            return family
+        return f"{family}, time {denoiser.noise_at * denoiser.time_scale:g} is noise"
+    return "EDM, times sigma" if isinstance(denoiser, EDMDenoiser) else type(denoiser).__name__
