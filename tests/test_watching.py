@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_job import TinyJob, tiny_loader, tiny_probe_set, tiny_trainer
 
-from unimodal_monitor import EDMDenoiser, UnimodalMonitor
+from unimodal_monitor import EDMDenoiser, UnimodalMonitor, plot_curve
 
 
 class InnerJob(TinyJob):
@@ -63,7 +63,10 @@ def test_what_was_given_wrongly_stops_the_run(tmp_path):
 def test_what_cannot_be_verified_gives_no_gap(tmp_path, capsys):
     """A denoiser of the user's own is his word for it."""
     check = fit(tmp_path, OddJob()).history[-1]
-    assert "EDM, times sigma; not verified (the loss is no squared error" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "EDM, times sigma; not verified (the loss is no squared error" in out
+    assert out.rstrip().endswith("  not verified")
+    assert "not verified (the loss" in plot_curve(check).get_suptitle()
     assert check.signal("denoising_gap") is None
     assert check.missing["denoising_gap"].startswith("not verified (the loss")
     given = fit(tmp_path / "given", OddJob(), denoiser=lambda job: EDMDenoiser(job.net))

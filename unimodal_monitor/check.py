@@ -66,6 +66,11 @@ class Check:
         """The estimate of this name; None where it was not measured."""
         return next((estimate for estimate in self.signals if estimate.name == name), None)
 
+    @property
+    def caution(self) -> str:
+        """ "not verified (reason)" where the training steps did not confirm what is measured; empty otherwise."""
+        return next((reason for reason in self.missing.values() if reason.startswith("not verified")), "")
+
     def to_dict(self) -> dict[str, Any]:
         """Primitives only, for JSON and for checkpoints."""
         return {

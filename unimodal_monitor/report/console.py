@@ -22,6 +22,7 @@ def line(check: Check) -> str:
     return (
         f"step {check.step:>7}  {curve.sparkline()}  {peak}  rise {100 * verdict.rise:+5.1f} %  "
         f"{verdict.shape.value:<9}  {check.weights}  {check.seconds:5.1f} s  alarm {check.state.value}"
+        f"{'  not verified' if check.caution else ''}"
     )
 
 

@@ -21,7 +21,7 @@ def plot_curve(check: Check, *, earlier: Sequence[Check] = ()) -> Figure:
     'step 0'
     """
     title = f"step {check.step}: {check.verdict.shape.value}, alarm {check.state.value}\n{check.verdict.reason}"
-    figure = new_figure(9.5, 4.2, title=title)
+    figure = new_figure(9.5, 4.2, title=title, check=check)
     names = ("score",) if check.curve.accuracy is None else ("accuracy", "score")
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):

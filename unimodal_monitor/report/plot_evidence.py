@@ -24,7 +24,12 @@ def plot_evidence(checks: Sequence[Check]) -> Figure:
             if found := estimate.headline:
                 latest[estimate.name] = estimate
                 rows.setdefault(estimate.name, []).append((check.step, found.value, found.low, found.high))
-    figure = new_figure(9.5, 1.2 + 1.45 * len(rows), title="Rise, signals and copies, with 95 % limits")
+    figure = new_figure(
+        9.5,
+        1.2 + 1.45 * len(rows),
+        title="Rise, signals and copies, with 95 % limits",
+        check=checks[-1] if checks else None,
+    )
     panels = figure.subplots(len(rows), 1, sharex=True, squeeze=False)[:, 0]
     for axes, name in zip(panels, rows, strict=True):
         _draw(axes, latest[name], rows[name])

@@ -21,7 +21,7 @@ def plot_history(checks: Sequence[Check]) -> Figure:
     >>> plot_history([check]).axes[0].get_ylabel()
     'sigma'
     """
-    figure = new_figure(9.5, 5.6)
+    figure = new_figure(9.5, 5.6, check=checks[-1] if checks else None)
     heat, strip, peak = panels = figure.subplots(3, 1, sharex=True, height_ratios=(6, 0.9, 3))
     edges = _edges(np.array([check.step for check in checks], dtype=float))
     bar = figure.colorbar(_draw_heat(heat, checks, edges), ax=list(panels), aspect=35, pad=0.02)

@@ -19,9 +19,12 @@ STATE_COLOURS = {AlarmState.WARMING_UP: PALE, AlarmState.NEVER_UNIMODAL: MUTED, 
 STATE_COLOURS |= {AlarmState.FADING: ORANGE, AlarmState.RAISED: RED}
 
 
-def new_figure(width: float, height: float, *, title: str | None = None) -> Figure:
-    """An empty figure of this size in inches, unknown to pyplot."""
+def new_figure(width: float, height: float, *, title: str | None = None, check: Check | None = None) -> Figure:
+    """An empty figure of this size in inches, unknown to pyplot; a check that is not verified says so in the title."""
     from matplotlib.figure import Figure
+
+    caution = "" if check is None else check.caution
+    title = "\n".join(text for text in (title, caution) if text)
 
     figure = Figure(figsize=(width, height), layout="constrained")
     if title:
