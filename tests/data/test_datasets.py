@@ -256,13 +256,26 @@ class Stream(IterableDataset):
         return iter(TensorDataset(IMAGES, LABELS))
 
 
-@pytest.mark.parametrize(
-    "dataset", [Stream(), DataLoader(Targets()), {"train": Targets()}], ids=["stream", "loader", "dict"]
-)
-def test_what_is_not_read_by_number_is_refused(dataset):
-    """The error names the type and what to give."""
-    with pytest.raises(ValueError, match=f"map-style dataset, got {type(dataset).__name__}; give one split"):
-        drawn(dataset, 5)
+def test_what_is_not_read_by_number_is_refused():
+    """The error names the type or the splits, and what to give."""
+    with pytest.raises(ValueError, match="map-style dataset, got Stream; of a stream give a list of items"):
+        drawn(Stream(), 5)
+    with pytest.raises(
+        ValueError, match=r"dict of datasets with the splits 'train', 'test'; give one .* ds\['train'\]"
+    ):
+        drawn({"train": Targets(), "test": Targets()}, 5)
+
+
+def test_loader_stands_for_its_dataset():
+    assert torch.equal(drawn(DataLoader(Targets()), 8).images, drawn(Targets(), 8).images)
+
+
+def test_transform_runs_without_gradients_and_gives_a_tensor():
+    """A VAE's parameters need gradients; its encoder may give a tuple."""
+    weight = torch.ones(1, requires_grad=True)
+    assert not drawn(Targets(), 4, transform=lambda image: image * weight).images.requires_grad
+    with pytest.raises(ValueError, match=r"item \d+ of heldout: .* a tuple of 2; did you forget \[0\]\?"):
+        drawn(Targets(), 4, transform=lambda image: (image, image))
 
 
 def test_labels_that_a_format_drops_are_taken_from_their_column():

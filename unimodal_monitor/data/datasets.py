@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from unimodal_monitor.data.image_set import ImageSet, check_labels
 from unimodal_monitor.data.items import label_column, read
@@ -18,10 +19,16 @@ def draw(dataset: Any, num: int | None, *, transform: Callable[[Any], Tensor] | 
     labels = None
     if isinstance(dataset, tuple | list) and len(dataset) == 2 and isinstance(dataset[0], Tensor):
         dataset, labels = dataset[0], None if dataset[1] is None else torch.as_tensor(dataset[1])
-    if isinstance(dataset, Mapping) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+    dataset = dataset.dataset if isinstance(dataset, DataLoader) else dataset
+    if isinstance(dataset, Mapping):
+        names = ", ".join(map(repr, dataset))
         raise ValueError(
-            f"{role} must be a map-style dataset, got {type(dataset).__name__}; give one split of a dict of datasets, "
-            "the `dataset` of a DataLoader, or a list of items of a stream"
+            f"{role} is a dict of datasets with the splits {names}; give one, ds[{next(iter(dataset), '...')!r}]"
+        )
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise ValueError(
+            f"{role} must be a map-style dataset, got {type(dataset).__name__}; of a stream give a list of items,"
+            " list(itertools.islice(stream, 2000))"
         )
     size, is_tensor = len(dataset), isinstance(dataset, Tensor)
     if labels is not None:

@@ -34,7 +34,8 @@ def read(dataset: Any, rows: NDArray[np.int64], *, transform: Callable[[Any], Te
     for row in rows.tolist():
         try:
             image, label = split_item(dataset[row])
-            images.append(_as_image(image if transform is None else transform(image)))
+            with torch.no_grad():
+                images.append(_as_image(image if transform is None else transform(image)))
             labels.append(_as_class(label))
         except Exception as error:
             raise ValueError(f"item {row} of {role}: {type(error).__name__}: {error}") from error
@@ -59,6 +60,8 @@ def split_item(item: Any) -> tuple[Any, Any]:
 
 
 def _as_image(image: Any) -> Tensor:
+    if isinstance(image, tuple):
+        raise ValueError(f"its transform gave a tuple of {len(image)}; did you forget [0]?")
     try:
         return torch.as_tensor(image)
     except (TypeError, ValueError, RuntimeError) as error:
