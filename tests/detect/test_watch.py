@@ -150,6 +150,33 @@ def test_what_no_name_agrees_with_is_refused():
     assert "no named schedule agrees" in verification.text
 
 
+def test_other_draws_of_the_same_shape_are_not_taken_for_the_noise():
+    """Such as a second noise that the step draws, after or before its own."""
+
+    def loss(net, x):
+        noise, t = torch.randn_like(x), torch.rand(len(x))
+        torch.randn_like(x)
+        s = column(t, x)
+        return net((1 - s) * x + s * noise, t) - (noise - x)
+
+    assert watched(loss, FlowDenoiser).text == "confirmed on 3 training steps"
+
+
+@pytest.mark.parametrize("extra", ["input", "offset", "pair"])
+def test_right_denoiser_is_never_refused_for_noise_upon_the_noise(extra):
+    """Input perturbation, offset noise, and I-CFM with a sigma of 0.1: close, and then not verified at worst."""
+
+    def loss(net, x):
+        noise, t = torch.randn_like(x), torch.rand(len(x))
+        s = column(t, x)
+        if extra == "offset":
+            noise = noise + 0.1 * torch.randn(len(x), 3, 1, 1)
+        more = {"input": 0.1 * s, "pair": 0.1, "offset": 0.0}[extra] * torch.randn_like(x)
+        return net((1 - s) * x + s * noise + more, t) - (noise - x)
+
+    assert watched(loss, FlowDenoiser).state in ("confirmed", "not verified")
+
+
 def test_half_precision_is_confirmed():
     assert watched(*RIGHT["flow"], dtype=torch.bfloat16).text == "confirmed on 3 training steps"
 

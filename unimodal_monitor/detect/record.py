@@ -135,12 +135,12 @@ class Recorder:
         images = [image for image in _tensors(batch) if image.shape[1:] == noised.shape[1:]]
         images = [image for image in images if len(image) >= len(noised)]
         values = (_flat(noised), _flat(output), _flat(gradient))
-        noise = _flat(noises[-1][: len(noised)]) if noises else None
         image = _flat(images[0][: len(noised)]) if images else None
+        noise = _noise_of(values[0], image, [_flat(noise[: len(noised)]) for noise in noises])
         for i, time in enumerate(step["time"].tolist()):
             noised_D, output_D, gradient_D = (value[i] for value in values)
             own_noise, own_image = (None if value is None else value[i] for value in (noise, image))
-            if float(gradient_D.norm()) > 0:
+            if 0 < float(gradient_D.norm()) < float("inf") and bool(output_D.isfinite().all()):
                 self.rows.append(Row(time, noised_D, output_D, gradient_D, own_noise, own_image))
 
 
@@ -167,6 +167,23 @@ class _NormalDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if is_draw and isinstance(result, Tensor) and result.ndim > 1:
             self.drawn.append(result.detach()[:MAX_ROWS].clone())
         return result
+
+
+def _noise_of(noised: Tensor, image: Tensor | None, drawn: Sequence[Tensor]) -> Tensor | None:
+    """The draw that explains the network's input together with the image; without an image the last one.
+
+    A job may draw more of this shape (a VAE's posterior, dropout of its own), and add noise to its noise.
+    """
+    if image is None or not drawn:
+        return drawn[-1] if drawn else None
+
+    def rest(noise: Tensor) -> float:
+        columns = torch.stack([image, noise, torch.ones_like(image)], dim=2)
+        fitted = (columns @ torch.linalg.lstsq(columns, noised[..., None]).solution)[..., 0]
+        return float(((noised - fitted).norm(dim=1) / noised.norm(dim=1)).median())
+
+    best = min(drawn, key=rest)
+    return best if rest(best) < 0.02 else None
 
 
 def _flat(tensor: Tensor) -> Tensor:
