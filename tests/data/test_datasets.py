@@ -260,9 +260,7 @@ def test_what_is_not_read_by_number_is_refused():
     """The error names the type or the splits, and what to give."""
     with pytest.raises(ValueError, match="map-style dataset, got Stream; of a stream give a list of items"):
         drawn(Stream(), 5)
-    with pytest.raises(
-        ValueError, match=r"dict of datasets with the splits 'train', 'test'; give one, ds\['train'\]"
-    ):
+    with pytest.raises(ValueError, match=r"dict of datasets with the splits 'train', 'test'; give one, ds\['train'\]"):
         drawn({"train": Targets(), "test": Targets()}, 5)
 
 
