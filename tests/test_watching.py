@@ -54,6 +54,30 @@ def test_what_was_found_wrongly_is_replaced_by_what_the_steps_agree_with(tmp_pat
     assert [check.step for check in monitor.history] == [4, 10]
 
 
+def test_run_that_goes_on_keeps_the_schedule_that_was_settled_and_its_history(tmp_path, capsys):
+    """The saved state has the schedule; the resumed run is confirmed with it, and goes on from its checks."""
+    path = tmp_path / "last.ckpt"
+    monitor = UnimodalMonitor(tiny_probe_set(), every_n_train_steps=10)
+    trainer = tiny_trainer(tmp_path, callbacks=[monitor], max_steps=12)
+    trainer.fit(InnerJob(), tiny_loader())
+    trainer.save_checkpoint(path)
+    capsys.readouterr()
+
+    resumed = UnimodalMonitor(tiny_probe_set(), every_n_train_steps=10)
+    tiny_trainer(tmp_path, callbacks=[resumed], max_steps=22).fit(InnerJob(), tiny_loader(), ckpt_path=path)
+    assert "edm; confirmed on 3 training steps" in capsys.readouterr().out
+    assert [check.step for check in resumed.history] == [4, 10, 20]
+
+    tiny_trainer(tmp_path / "new", callbacks=[resumed], max_steps=12).fit(TinyJob(), tiny_loader())
+    assert "EDM, times sigma; confirmed" in capsys.readouterr().out  # another job is looked at anew
+
+
+@pytest.mark.filterwarnings("ignore:unimodal. .* was not measured")
+def test_unverified_state_is_shown_without_any_signal(tmp_path):
+    check = fit(tmp_path, OddJob(), signals=()).history[-1]
+    assert check.caution.startswith("not verified (the loss")
+
+
 def test_what_was_given_wrongly_stops_the_run(tmp_path):
     with pytest.raises(ValueError, match="^unimodal_monitor: schedule: .* schedule='edm:inner' agrees with them"):
         fit(tmp_path, InnerJob(), schedule="edm")

@@ -16,7 +16,6 @@ from unimodal_monitor.check import Check
 from unimodal_monitor.data.probe_set import ProbeSet
 from unimodal_monitor.denoisers.base import Denoiser
 from unimodal_monitor.detect.attributes import resolve
-from unimodal_monitor.detect.ema import unread_averages
 from unimodal_monitor.detect.find import find_denoiser
 from unimodal_monitor.detect.watch import Watch
 from unimodal_monitor.monitor import Monitor
@@ -129,6 +128,7 @@ class UnimodalMonitor(Callback):
             return
         saved = self.state_dict()
         goes_on = self._is_loaded or (bool(saved) and trainer.global_step >= max(1, saved["last_step"]))
+        self._settled = saved.get("settled") if goes_on else None
         monitor = self._make_monitor(trainer, pl_module)
         started = monitor.start()
         if trainer.is_global_zero:
@@ -171,7 +171,9 @@ class UnimodalMonitor(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """History and alarm: primitives only, so that `weights_only=True` loads them."""
-        return self._saved if self._monitor is None else self._monitor.state_dict()
+        if self._monitor is None:
+            return self._saved
+        return {**self._monitor.state_dict(), "settled": self._settled}  # schedule= that the training steps agree with
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Kept until the fit starts."""
@@ -197,11 +199,8 @@ class UnimodalMonitor(Callback):
             self._monitor.start()
         self._monitor.verification = replace(found, is_given=self.denoiser is not None)
         if trainer.is_global_zero:
-            denoiser = self._monitor.denoiser
-            used = getattr(getattr(denoiser, "weights", None), "source", None)
-            unread = unread_averages(pl_module, denoiser.network, callbacks=trainer.callbacks, used=used)
-            line = watching_line(pl_module, denoiser, self._monitor.verification, unread=unread)
-            _write(trainer)(f"{self.name}  {line}")
+            watched = (pl_module, self._monitor.denoiser, self._monitor.verification)
+            _write(trainer)(f"{self.name}  {watching_line(*watched, callbacks=trainer.callbacks)}")
 
     def _make_monitor(self, trainer: Any, pl_module: Any) -> Monitor:
         if (strategy := type(trainer.strategy).__name__) in SHARDED:

@@ -227,6 +227,25 @@ def of_velocity(x_t: Tensor, out: Tensor, a: Tensor, s: Tensor) -> Tensor:
     return x_t - s * out
 
 
+def to_data(x: Tensor, noise: Tensor, a: Tensor, s: Tensor) -> Tensor:
+    return x - noise
+
+
+def of_velocity_to_data(x_t: Tensor, out: Tensor, a: Tensor, s: Tensor) -> Tensor:
+    return x_t + s * out
+
+
+def score_sde(a_s: Callable[[Tensor], tuple[Tensor, Tensor]]) -> dict[str, Any]:
+    """The noise is predicted, and the network gets 999 t."""
+    return path(
+        a_s,
+        lambda x, noise, a, s: noise,
+        lambda x_t, out, a, s: (x_t - s * out) / a,
+        time_of=bisect(a_s),
+        label=lambda t: 999 * t,
+    )
+
+
 def linear(t: Tensor) -> tuple[Tensor, Tensor]:
     return 1 - t, t
 
@@ -283,8 +302,8 @@ FAMILIES = [
         arguments={**NET, "schedule": "flow:data"},
         **path(
             mirrored,
-            lambda x, noise, a, s: x - noise,
-            lambda x_t, out, a, s: x_t + s * out,
+            to_data,
+            of_velocity_to_data,
             time_of=lambda sigma: 1 / (1 + sigma),
         ),
     ),
@@ -294,8 +313,8 @@ FAMILIES = [
         arguments={**NET, "schedule": "flow:to_data:x1000"},
         **path(
             linear,
-            lambda x, noise, a, s: x - noise,
-            lambda x_t, out, a, s: x_t + s * out,
+            to_data,
+            of_velocity_to_data,
             time_of=lambda sigma: sigma / (1 + sigma),
             label=lambda t: 1000 * t,
         ),
@@ -326,25 +345,13 @@ FAMILIES = [
         "score_sde VP, U-ViT (continuous times)",
         Net,
         arguments={**NET, "schedule": "vpsde"},
-        **path(
-            vp_sde,
-            lambda x, noise, a, s: noise,
-            lambda x_t, out, a, s: (x_t - s * out) / a,
-            time_of=bisect(vp_sde),
-            label=lambda t: 999 * t,
-        ),
+        **score_sde(vp_sde),
     ),
     Family(
         "score_sde sub-VP",
         Net,
         arguments={**NET, "schedule": "subvp"},
-        **path(
-            sub_vp_sde,
-            lambda x, noise, a, s: noise,
-            lambda x_t, out, a, s: (x_t - s * out) / a,
-            time_of=bisect(sub_vp_sde),
-            label=lambda t: 999 * t,
-        ),
+        **score_sde(sub_vp_sde),
     ),
     Family(
         "score_sde VE (the network gets sigma, and puts out the score)",

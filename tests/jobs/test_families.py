@@ -55,7 +55,8 @@ def test_table_of_families_stands_in_the_documentation():
 
 if __name__ == "__main__":
     DOCS.write_text(
-        "# Jobs and what each needs\n\nMade from `tests/jobs/families.py`: each family is trained by a Trainer,"
-        " confirmed on its own steps,\nand equal to its own estimate of the clean image, to 1e-4 of the correction."
-        "\n\n" + table()
+        "# Jobs and what each needs\n\nMade from `tests/jobs/families.py`: each is trained by a Trainer, confirmed"
+        " on its own steps, and equal to\nits own estimate of the clean image, to 1e-4 of the correction. The rows of"
+        " diffusers use its own classes; the others are small\nnetworks that follow the convention of the family.\n\n"
+        + table()
     )

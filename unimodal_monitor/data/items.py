@@ -61,7 +61,7 @@ def split_item(item: Any) -> tuple[Any, Any]:
 
 def _as_image(image: Any) -> Tensor:
     if isinstance(image, tuple):
-        raise ValueError(f"its transform gave a tuple of {len(image)}; did you forget [0]?")
+        raise ValueError(f"its image is a tuple of {len(image)}; did you forget [0]?")
     try:
         return torch.as_tensor(image)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -1,15 +1,14 @@
 """Networks that predict the velocity of a straight path between data and noise: flow matching, rectified flow."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor, nn
 
-from unimodal_monitor.denoisers.network import NetworkDenoiser, per_image
+from unimodal_monitor.denoisers.path import PathDenoiser
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class FlowDenoiser(NetworkDenoiser):
+class FlowDenoiser(PathDenoiser):
     """`net((1 - t) clean + t noise, time)` with t / (1 - t) = sigma, so that the input is `noised / (1 + sigma)`.
 
     Args:
@@ -32,26 +31,14 @@ class FlowDenoiser(NetworkDenoiser):
     tensor([[0., 0.]])
     """
 
-    noise_at: Literal[0, 1] = 1
     shift: float = 1.0
-    time_scale: float = 1.0
-    velocity_to: Literal["noise", "data"] | None = None
 
     def __post_init__(self, net: nn.Module) -> None:
         super().__post_init__(net)
-        if self.noise_at not in (0, 1):
-            raise ValueError(f"noise_at is {self.noise_at!r}; need 0 or 1, the time of pure noise")
-        if self.velocity_to not in (None, "noise", "data"):
-            raise ValueError(f"velocity_to is {self.velocity_to!r}; need 'noise', 'data' or None")
-        if not (self.shift > 0 and self.time_scale > 0):
-            raise ValueError(f"shift and time_scale must be positive, got {self.shift} and {self.time_scale}")
+        if self.shift <= 0:
+            raise ValueError(f"shift must be positive, got {self.shift}")
 
-    def __call__(self, noised: Tensor, sigma: Tensor) -> Tensor:
-        """Denoise, see `Denoiser`."""
-        s = sigma.to(noised)
-        time = s / (self.shift + s) if self.noise_at == 1 else self.shift / (self.shift + s)
-        s = per_image(s, noised)
-        velocity = self.predict(noised / (1 + s), self.time_scale * time)
-        is_to_noise = self.noise_at == 1 if self.velocity_to is None else self.velocity_to == "noise"
-        towards_noise = velocity if is_to_noise else -velocity
-        return (noised - s * towards_noise) / (1 + s)
+    def _path(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        a, _ = super()._path(sigma)
+        time = sigma / (self.shift + sigma) if self.noise_at == 1 else self.shift / (self.shift + sigma)
+        return a, time

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,7 @@ from unimodal_monitor.denoisers.network import NetworkDenoiser, per_image
 
 Path = Literal["flow", "cosine", "vpsde", "subvp", "ve", "edm"]
 PathPrediction = Literal["velocity", "epsilon", "sample", "v_prediction", "score"]
-PATHS = ("flow", "cosine", "vpsde", "subvp", "ve", "edm")
-PATH_PREDICTIONS = ("velocity", "epsilon", "sample", "v_prediction", "score")
+PATHS, PATH_PREDICTIONS = get_args(Path), get_args(PathPrediction)
 BETAS = (0.1, 20.0)  # of the variance-preserving SDE
 
 
@@ -61,6 +60,10 @@ class PathDenoiser(NetworkDenoiser):
                 f"path = {self.path!r}, prediction = {self.prediction!r}; need one of {', '.join(PATHS)}"
                 f" and one of {', '.join(PATH_PREDICTIONS)}"
             )
+        if self.noise_at not in (0, 1):
+            raise ValueError(f"noise_at is {self.noise_at!r}; need 0 or 1, the time of pure noise")
+        if self.velocity_to not in (None, "noise", "data"):
+            raise ValueError(f"velocity_to is {self.velocity_to!r}; need 'noise', 'data' or None")
         if not (self.time_scale > 0 and self.std > 0):
             raise ValueError(f"time_scale and std must be positive, got {self.time_scale} and {self.std}")
 
@@ -73,7 +76,7 @@ class PathDenoiser(NetworkDenoiser):
         p, q = self._target(a, s)
         output = self.predict(noised / scale * per_image(a, noised), self.time_scale * time)
         sigma, p, q = (per_image(values, noised) for values in (sigma, p, q))
-        return scale * (sigma * output - q * noised / scale) / (sigma * p - q)
+        return (q * noised - sigma * scale * output) / (q - sigma * p)
 
     def _path(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """Factor of the clean image and time, at s / a = sigma in units of the data."""

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unimodal_monitor.denoisers.base import Denoiser
 from unimodal_monitor.denoisers.network import NetworkDenoiser
 from unimodal_monitor.detect.record import Row
 
@@ -29,13 +28,10 @@ class Fit:
 class Convention:
     """Input factor a, time, and D = alpha noised + beta output of a denoiser, all functions of sigma.
 
-    They are read by calling the denoiser with a stand-in for its network, which costs no forward. A ValueError if it
-    does not derive from `NetworkDenoiser`.
+    They are read by calling the denoiser with a stand-in for its network, which costs no forward.
     """
 
-    def __init__(self, denoiser: Denoiser) -> None:
-        if not isinstance(denoiser, NetworkDenoiser):
-            raise ValueError(f"{type(denoiser).__name__} calls its network in a way of its own")
+    def __init__(self, denoiser: NetworkDenoiser) -> None:
         self._denoiser = denoiser
         sigmas = denoiser.snap(torch.logspace(-4, 4, 4001, dtype=torch.float64))
         times = self.at(sigmas)[1]

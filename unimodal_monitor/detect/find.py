@@ -29,9 +29,9 @@ def find_denoiser(
     Args:
         owner: LightningModule, or any module that contains the network.
         net: Network or its dotted name; None for the only diffusers U-Net or DiT, or taker of `sigma`.
-        schedule: Scheduler or its dotted name, a word ("edm", "flow", "flow:data", either flow with ":x1000"), or a
-            function `(net, *, weights, condition) -> Denoiser` (`partial(FlowDenoiser, shift=3.0)`); None for the only
-            scheduler found.
+        schedule: Scheduler or its dotted name, which may end in a prediction and a factor of time
+            ("scheduler:v:x0.25"); a word ("edm", "flow:data:x1000", "cosine:v", see `adapter_named`); or a function
+            `(net, *, weights, condition) -> Denoiser` (`partial(FlowDenoiser, shift=3.0)`); None for the only one.
         ema: False for raw weights; True if averaged ones must be found; LitEma, AveragedModel, EMAModel, a copy of the
             network, or a dotted name of one; None for the only ones found, or else raw weights.
         condition: Keyword arguments of the network that mean "no condition".

@@ -1,6 +1,6 @@
-"""What the trained network gets, puts out and is corrected by, recorded on the job's own training steps."""
+"""Input, output and gradient of the trained network, recorded on the job's own training steps."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,12 +13,13 @@ from unimodal_monitor.denoisers.base import unwrap
 from unimodal_monitor.denoisers.network import _first_tensor, forward_parameters, input_names
 
 MAX_ROWS = 16  # images of one step
+MAX_VALUES = 4096  # of one image, evenly spaced: all that is read from them holds value by value
 NUM_ROWS, NUM_STEPS, MAX_STEPS = 12, 3, 32  # enough images and steps, and when to give up
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One image of one training step; flat float64 tensors of D values on the CPU."""
+    """One image of one training step; flat float64 tensors of D of its values, on the CPU."""
 
     time: float
     noised: Tensor  # what the network got
@@ -30,7 +31,7 @@ class Row:
 
 @dataclass(eq=False)
 class Recorder:
-    """Records some images of each training step that is made inside `recording`.
+    """Records some images of each training step in a `recording` block.
 
     It runs no forward, draws no random number and changes no value; outside the block nothing is left of it.
     """
@@ -41,23 +42,21 @@ class Recorder:
     num_steps: int = 0
     num_blocks: int = 0
     is_half: bool = False  # whether outputs or gradients are of half precision
-    inputs: dict[str, str] = field(default_factory=dict)  # shapes of the other arguments by name
-    shape: tuple[int, ...] = ()  # of the images that the network got, without the batch
+    failure: str = ""  # the first error of the recording itself, which never reaches the training
 
     @property
     def is_done(self) -> bool:
         """Whether enough was seen, or nothing will be."""
         is_enough = len(self.rows) >= NUM_ROWS and len({row.time for row in self.rows}) >= 3
-        return (is_enough and self.num_steps >= NUM_STEPS) or self.num_blocks >= MAX_STEPS
+        return (is_enough and self.num_steps >= NUM_STEPS) or self.num_blocks >= MAX_STEPS or bool(self.failure)
 
     @property
     def obstacle(self) -> str | None:
         """Why nothing can be recorded, if so."""
         for module in self.owner.modules():
-            is_around = unwrap(module) is not self.network and self.network in set(module.modules())
-            is_compiled = module._compiled_call_impl is not None or hasattr(module, "_orig_mod")
-            if is_around and is_compiled:
-                return f"{type(unwrap(module)).__name__} is compiled as a whole, around the network"
+            inner = unwrap(module)
+            if _is_compiled(module) and inner is not self.network and self.network in set(module.modules()):
+                return f"{type(inner).__name__} is compiled as a whole, around the network"
         return "the training step is compiled as a whole" if getattr(self.owner, "_compiler_ctx", None) else None
 
     @contextmanager
@@ -67,6 +66,14 @@ class Recorder:
         module, draws = next(wrappers, self.network), _NormalDraws()
         step: dict[str, Any] = {}
         impl = module._compiled_call_impl
+        others = (m for m in self.owner.modules() if m is not module and m is not self.network)
+        has_other_compiled = any(map(_is_compiled, others))  # which would run uncompiled below a dispatch mode
+
+        def softly(work: Callable[..., None], *args: Any) -> None:
+            try:
+                work(*args)
+            except Exception as error:
+                self.failure = self.failure or f"{type(error).__name__}: {error}"
 
         def before(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
             if torch.is_grad_enabled() and not step:
@@ -85,18 +92,21 @@ class Recorder:
 
         handles: list[Any] = []
         if impl is None:
-            handles.append(module.register_forward_pre_hook(lambda m, a, k: before(a, k), with_kwargs=True))
-            handles.append(module.register_forward_hook(lambda m, a, k, output: after(output), with_kwargs=True))
+            handles.append(module.register_forward_pre_hook(lambda m, a, k: softly(before, a, k), with_kwargs=True))
+            handles.append(
+                module.register_forward_hook(lambda m, a, k, output: softly(after, output), with_kwargs=True)
+            )
         else:  # compiled in place, hooks and all
 
             def call(*args: Any, **kwargs: Any) -> Any:
-                before(args, kwargs)
+                softly(before, args, kwargs)
                 output = impl(*args, **kwargs)
-                after(output)
+                softly(after, output)
                 return output
 
             module._compiled_call_impl = call
-        draws.start()
+        if not has_other_compiled:
+            draws.start()
         try:
             yield
         finally:
@@ -107,14 +117,13 @@ class Recorder:
                 module._compiled_call_impl = impl
         self.num_blocks += 1
         if "gradient" in step and "noised" in step:
-            self._keep(step, batch, draws.drawn)
+            softly(self._keep, step, batch, draws.drawn)
 
     def _inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         names = list(forward_parameters(self.network)) or [str(i) for i in range(len(args))]
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         image_name, time_name = input_names(self.network)
-        image, time = given.pop(image_name or "0", None), given.pop(time_name or "1", None)
-        self.inputs = {name: _shape(value) for name, value in given.items() if value is not None}
+        image, time = given.get(image_name or "0"), given.get(time_name or "1")
         if not isinstance(image, Tensor) or time is None:
             return {"missing": True}
         time = torch.as_tensor(time).detach().reshape(-1)
@@ -130,10 +139,11 @@ class Recorder:
             output, gradient = output[:, : noised.shape[1]], gradient[:, : noised.shape[1]]
         if output.shape != noised.shape:
             return
-        self.shape, self.num_steps = tuple(noised.shape[1:]), self.num_steps + 1
-        noises = [noise for noise in drawn if noise.shape[1:] == noised.shape[1:] and len(noise) >= len(noised)]
-        images = [image for image in _tensors(batch) if image.shape[1:] == noised.shape[1:]]
-        images = [image for image in images if len(image) >= len(noised)]
+        self.num_steps += 1
+        noises, images = (
+            [tensor for tensor in tensors if tensor.shape[1:] == noised.shape[1:] and len(tensor) >= len(noised)]
+            for tensors in (drawn, _tensors(batch))
+        )
         values = (_flat(noised), _flat(output), _flat(gradient))
         image = _flat(images[0][: len(noised)]) if images else None
         noise = _noise_of(values[0], image, [_flat(noise[: len(noised)]) for noise in noises])
@@ -157,7 +167,7 @@ class _NormalDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._is_on = True
 
     def stop(self) -> None:
-        if self._is_on and _get_current_dispatch_mode_stack()[-1] is self:
+        if self._is_on and _get_current_dispatch_mode_stack()[-1:] == [self]:
             self._is_on = False
             self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
@@ -187,7 +197,12 @@ def _noise_of(noised: Tensor, image: Tensor | None, drawn: Sequence[Tensor]) -> 
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().double().flatten(1)
+    flat = tensor.detach().flatten(1)
+    return flat[:, :: max(1, flat.shape[1] // MAX_VALUES)].cpu().double()
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return module._compiled_call_impl is not None or hasattr(module, "_orig_mod")
 
 
 def _tensors(batch: object) -> Iterator[Tensor]:
@@ -199,7 +214,3 @@ def _tensors(batch: object) -> Iterator[Tensor]:
     elif isinstance(batch, list | tuple):
         for value in batch:
             yield from _tensors(value)
-
-
-def _shape(value: object) -> str:
-    return f"{tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

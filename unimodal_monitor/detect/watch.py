@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,8 @@ class Verification:
     """What the training steps say about the denoiser.
 
     `state` is "confirmed", "settled" (`word` is the schedule= that the steps agree with), "refused", "not verified", or
-    "as given", where nothing was watched. A user's own denoiser is his word for it (`is_given`).
+    "as given", where nothing was watched. Where nothing can be read, a denoiser that the user gives
+    (`is_given`) is used as it is.
     """
 
     state: str = "as given"
@@ -69,20 +71,28 @@ class Watch:
         return self.recorder.recording(batch)
 
     def settle(self, *, is_last: bool = False) -> Verification | None:
-        """The verification, once enough was seen; on the `last` call in any case."""
+        """The verification, once enough was seen; with `is_last` in any case."""
         if self.verification is None and (self.recorder.is_done or is_last):
-            self.verification = self._verify()
+            try:
+                self.verification = self._verify()
+            except Exception as error:  # the training goes on
+                self.verification = _unreadable(f"{type(error).__name__}: {error}")
         return self.verification
 
     def _verify(self) -> Verification:
-        rows, num, name = self.recorder.rows, self.recorder.num_steps, type(self.denoiser.network).__name__
+        rows, num, name = self.recorder.rows, self.recorder.num_steps, type(self.denoiser).__name__
+        if self.recorder.failure:
+            return _unreadable(self.recorder.failure)
         if not self.recorder.is_done or len(rows) < 2:
             if num == 0 and self.recorder.num_blocks >= 3:
-                return Verification("not verified", f"{name} was not called with images, times and gradients")
+                return Verification(
+                    "not verified",
+                    f"{type(self.denoiser.network).__name__} was not called with images, times and gradients",
+                )
             return Verification("not verified", f"only {num} training steps were seen")
         steps, tolerance = f"on {num} training steps", FITS_HALF if self.recorder.is_half else FITS
         same = SAME_HALF if self.recorder.is_half else SAME
-        guess = Convention(self.denoiser).fit(rows)
+        guess = Convention(cast(NetworkDenoiser, self.denoiser)).fit(rows)
         others = {word: Convention(denoiser).fit(rows) for word, denoiser in self._named()}
         best = min([guess, *others.values()], key=lambda fit: fit.error)
         if guess.error <= tolerance and guess.error <= max(3 * best.error, same):
@@ -100,7 +110,7 @@ class Watch:
             return Verification("refused", f"{_difference(guess, steps, name)}; no named schedule agrees with them")
         return Verification("not verified", "the loss is no squared error of a known target, or the noise is not seen")
 
-    def _named(self) -> Iterator[tuple[str, Denoiser]]:
+    def _named(self) -> Iterator[tuple[str, NetworkDenoiser]]:
         """Every named convention, and the job's own schedules with each prediction and scale of time."""
         network, words = self.denoiser.network, list(WORDS)
         for path, schedule in find_schedules(self.owner, network).items():
@@ -111,9 +121,14 @@ class Watch:
                 words += [f"{path}:{kind}{factor}" for kind in ("epsilon", "v", "x0") for factor in factors]
         for word in words:
             try:
-                yield word, find_adapter(self.owner, network, schedule=word)(network, weights=None, condition=None)
+                adapter = find_adapter(self.owner, network, schedule=word)
+                yield word, cast(NetworkDenoiser, adapter(network, weights=None, condition=None))
             except ValueError:  # such as a schedule without usable levels
                 continue
+
+
+def _unreadable(error: str) -> Verification:
+    return Verification("not verified", f"the training steps could not be read: {error}")
 
 
 def _settled(words: list[str], guess: Fit, steps: str, name: str) -> Verification:
@@ -124,9 +139,9 @@ def _settled(words: list[str], guess: Fit, steps: str, name: str) -> Verificatio
 
 
 def _difference(guess: Fit, steps: str, name: str) -> str:
-    parts = [f"the inputs of {name} differ by {guess.input:.0%}"] * (guess.input > FITS)
-    parts += [f"its target by {guess.target:.0%}"] * (guess.target > FITS)
-    return f"what was found or given disagrees with what was seen {steps}: {', '.join(parts) or 'its signs'}"
+    parts = [f"the network's inputs differ by {guess.input:.0%}"] * (guess.input > FITS)
+    parts += [f"the loss's target differs by {guess.target:.0%}"] * (guess.target > FITS)
+    return f"{name} disagrees with what was seen {steps}: {', '.join(parts) or 'the signs of the gradient'}"
 
 
 def _is_squared_loss(rows: list[Row]) -> bool:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from unimodal_monitor.denoisers import Denoiser, EDMDenoiser, FlowDenoiser, Prediction
-from unimodal_monitor.denoisers.path import PATHS, PathDenoiser
+from unimodal_monitor.denoisers import Denoiser, EDMDenoiser, PathDenoiser, Prediction
+from unimodal_monitor.denoisers.path import PATHS
 
 Adapter = Callable[..., Denoiser]  # called as adapter(net, weights=..., condition=...)
 
@@ -41,8 +41,6 @@ def adapter_named(word: str) -> Adapter | None:
     keywords: dict[str, Any] = {}
     for option in options:
         keywords |= _option(word, option)
-    if family == "flow" and "prediction" not in keywords:
-        return partial(FlowDenoiser, **{"noise_at": 1, "time_scale": 1.0, **keywords})
     default = 999.0 if family in ("vpsde", "subvp") else 1.0
     return partial(PathDenoiser, **{"path": family, **keywords, "time_scale": keywords.get("time_scale", default)})
 

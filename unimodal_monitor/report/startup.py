@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from unimodal_monitor.denoisers import Denoiser, EDMDenoiser, FlowDenoiser, PathDenoiser, VPDenoiser
+from unimodal_monitor.denoisers import Denoiser, EDMDenoiser, PathDenoiser, VPDenoiser
 from unimodal_monitor.denoisers.base import unwrap
+from unimodal_monitor.detect.ema import unread_averages
 from unimodal_monitor.detect.watch import Verification
 from unimodal_monitor.method import Plan
 
@@ -36,7 +37,7 @@ def startup_line(plan: Plan, *, num_unreachable: int, seconds: float, max_overhe
 
 
 def watching_line(
-    owner: nn.Module, denoiser: Denoiser, verification: Verification, *, unread: Sequence[str] = ()
+    owner: nn.Module, denoiser: Denoiser, verification: Verification, *, callbacks: Sequence[object] = ()
 ) -> str:
     """The network, the weights, the schedule and the condition of a denoiser, and what the training steps say of it."""
     network, average = denoiser.network, getattr(denoiser, "weights", None)
@@ -51,6 +52,8 @@ def watching_line(
     for name, value in (getattr(denoiser, "condition", None) or {}).items():
         parts.append(f"condition {name} {tuple(value.shape) if isinstance(value, Tensor) else value}")
     line = f"{', '.join(parts)}; {verification.text}"
+    used = getattr(average, "source", None)
+    unread = unread_averages(owner, network, callbacks=callbacks, used=used)
     return f"{line}; not read: {', '.join(unread)}" if unread else line
 
 
@@ -59,9 +62,8 @@ def _schedule(denoiser: Denoiser) -> str:
         times = denoiser.times
         low, high = (0, len(denoiser.alphas_cumprod) - 1) if times is None else (float(times.min()), float(times.max()))
         return f"DDPM {denoiser.prediction}, times {low:g}-{high:g}"
-    if isinstance(denoiser, FlowDenoiser | PathDenoiser):
-        prediction = getattr(denoiser, "prediction", None)
-        family = f"{denoiser.path} {prediction or ''}".strip() if isinstance(denoiser, PathDenoiser) else "flow"
+    if isinstance(denoiser, PathDenoiser):
+        family = f"{denoiser.path} {denoiser.prediction or ''}".strip()
         if family.startswith(("ve", "edm")):
             return family
         return f"{family}, time {denoiser.noise_at * denoiser.time_scale:g} is noise"

@@ -52,7 +52,7 @@ class Measured:
 
     def without_errors(self, reason: str | None) -> "Measured":
         """The same without the denoising errors if a reason is given: no gap is then measured."""
-        if reason is None or self.members_error is None:
+        if reason is None:
             return self
         missing = {**self.missing, "normalized_gap": reason, "denoising_gap": reason}
         return replace(self, members_error=None, heldout_error=None, memorizer_error=None, missing=missing)
