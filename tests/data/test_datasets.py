@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
+from unimodal_monitor import ProbeSet
 from unimodal_monitor.data.datasets import balanced_rows, draw
 from unimodal_monitor.data.image_set import ImageSet
-from unimodal_monitor.data.items import IMAGE_KEYS, LABEL_KEYS, label_column, split_item
+from unimodal_monitor.data.items import IMAGE_KEYS, LABEL_KEYS, Transform, label_column, split_item
 
 N, CLASSES = 60, 4
 LABELS = torch.arange(N) ** 2 % 7 % CLASSES
@@ -84,7 +85,9 @@ KINDS = {
 
 
 def drawn(dataset: Any, num: int | None, **options: Any) -> ImageSet:
-    return draw(dataset, num, **{"transform": None, "seed": 0, "role": "heldout", **options})
+    transform, module = options.pop("transform", None), options.pop("module", None)
+    change = None if transform is None else Transform(transform, module)
+    return draw(dataset, num, **{"transform": change, "seed": 0, "role": "heldout", **options})
 
 
 def rows_of(images: ImageSet) -> Tensor:
@@ -231,12 +234,15 @@ def test_labels_that_are_no_classes_are_refused(label, message):
 
 
 @pytest.mark.parametrize(
-    "caption", [lambda image, _: (image, "a cat"), lambda image, _: {"x": image, "label": "a cat"}]
+    "caption",
+    [
+        lambda image, _: (image, "a cat"),
+        lambda image, _: (image, ["a cat", "a grey cat"]),
+        lambda image, _: {"x": image, "label": "a cat"},
+    ],
 )
-def test_a_label_that_is_a_text_is_refused_with_its_item(caption):
-    """Captions are no classes; the error tells what to give."""
-    with pytest.raises(ValueError, match=r"item \d+ of heldout: .* its label is a text, 'a cat'; give integer classes"):
-        drawn(Items(caption), 5)
+def test_captions_are_no_labels(caption):
+    assert drawn(Items(caption), 5).labels is None
 
 
 def seventh_broken(image: Tensor) -> Tensor:
@@ -258,8 +264,6 @@ class Stream(IterableDataset):
 
 def test_what_is_not_read_by_number_is_refused():
     """The error names the type or the splits, and what to give."""
-    with pytest.raises(ValueError, match="map-style dataset, got Stream; of a stream give a list of items"):
-        drawn(Stream(), 5)
     with pytest.raises(ValueError, match=r"dict of datasets with the splits 'train', 'test'; give one, ds\['train'\]"):
         drawn({"train": Targets(), "test": Targets()}, 5)
 
@@ -292,3 +296,56 @@ def test_a_pixel_that_is_not_finite_is_refused(bad):
     images[[7, 30], 0, 1, 1] = bad
     with pytest.raises(ValueError, match="2 images have NaN or infinite pixels, the first is number 7"):
         drawn((images, LABELS), None)
+
+
+@pytest.mark.parametrize("stream", [Stream(), DataLoader(Stream(), batch_size=2), iter(Stream())])
+def test_stream_gives_its_first_items(stream):
+    found = drawn(stream, 6)
+    assert len(found) == 6
+    torch.testing.assert_close(found.images, IMAGES[:6])
+
+
+def test_stream_needs_a_number():
+    with pytest.raises(ValueError, match=r"heldout is a stream \(Stream\); give num_heldout="):
+        drawn(Stream(), None)
+
+
+class Encoder(torch.nn.Module):
+    """Twice the mean over 2x2 pixels, as a VAE's latents; with dropout, which a probe image must not meet."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor, self.dropout = torch.nn.Parameter(torch.tensor(2.0)), torch.nn.Dropout(0.5)
+
+    def forward(self, images):
+        assert images.ndim == 4
+        return self.dropout(self.factor * torch.nn.functional.avg_pool2d(images, 2))
+
+
+def test_transform_with_the_module_gets_batches():
+    encoder, images, labels = Encoder().train(), torch.randn(150, 3, 8, 8), torch.arange(150) % 3
+    options = {"transform": lambda images, module: module(images), "module": encoder}
+    probe_set = ProbeSet.from_datasets((images[:50], labels[:50]), (images[50:], labels[50:]), **options)
+    expected = 2 * images[:50].reshape(50, 3, 4, 2, 4, 2).mean((3, 5))
+    torch.testing.assert_close(probe_set.members.images, expected)
+    assert not probe_set.members.images.requires_grad
+    assert encoder.training
+
+
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (lambda image: image[None], r"item 0 .* gave \(1, 1, 2, 2\) for one image; give its \[0\]"),
+        (lambda images, module: images[:1], r"gave \(1, 1, 2, 2\) for 5 images"),
+        (lambda images, module: [images], "gave list for 5 images"),
+        (3, "transform is of type int"),
+    ],
+)
+def test_transform_with_a_wrong_result_is_refused(transform, message):
+    with pytest.raises(ValueError, match=message):
+        drawn(IMAGES.view(-1, 1, 2, 2)[:5], 5, transform=transform, module=Encoder())
+
+
+def test_transform_of_two_arguments_needs_a_module():
+    with pytest.raises(ValueError, match=r"takes two arguments, \(images, module\), but there is no module"):
+        drawn(IMAGES, 5, transform=lambda images, module: images)

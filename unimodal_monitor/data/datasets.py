@@ -1,35 +1,26 @@
 """Class-balanced draws from whatever a training job has as a dataset."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from unimodal_monitor.data.image_set import ImageSet, check_labels
-from unimodal_monitor.data.items import label_column, read
+from unimodal_monitor.data.items import Transform, label_column, read
 
 
-def draw(dataset: Any, num: int | None, *, transform: Callable[[Any], Tensor] | None, seed: int, role: str) -> ImageSet:
+def draw(dataset: Any, num: int | None, *, transform: Transform | None, seed: int, role: str) -> ImageSet:
     """A class-balanced draw of `num` images without replacement, in the dataset's order; None draws all of them."""
     labels = None
-    if isinstance(dataset, tuple | list) and len(dataset) == 2 and isinstance(dataset[0], Tensor):
+    if is_pair(dataset):
         dataset, labels = dataset[0], None if dataset[1] is None else torch.as_tensor(dataset[1])
-    dataset = dataset.dataset if isinstance(dataset, DataLoader) else dataset
-    if isinstance(dataset, Mapping):
-        names = ", ".join(map(repr, dataset))
-        raise ValueError(
-            f"{role} is a dict of datasets with the splits {names}; give one, ds[{next(iter(dataset), '...')!r}]"
-        )
-    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        raise ValueError(
-            f"{role} must be a map-style dataset, got {type(dataset).__name__}; of a stream give a list of items,"
-            " list(itertools.islice(stream, 2000))"
-        )
+    dataset = map_style(dataset, num, role=role)
     size, is_tensor = len(dataset), isinstance(dataset, Tensor)
     if labels is not None:
         check_labels(labels, size)
@@ -48,6 +39,28 @@ def draw(dataset: Any, num: int | None, *, transform: Callable[[Any], Tensor] | 
     else:
         drawn = read(dataset, rows, transform=transform, role=role)
     return drawn if labels is None or drawn.labels is not None else replace(drawn, labels=labels[rows])
+
+
+def is_pair(dataset: Any) -> bool:
+    """Whether it is (images, labels), tensors of a whole dataset."""
+    return isinstance(dataset, tuple | list) and len(dataset) == 2 and isinstance(dataset[0], Tensor)
+
+
+def map_style(dataset: Any, num: int | None, *, role: str) -> Any:
+    """The dataset of a DataLoader, or the first `num` items of a stream, as something with a length and items."""
+    dataset = dataset.dataset if isinstance(dataset, DataLoader) else dataset
+    if isinstance(dataset, Mapping):
+        names = ", ".join(map(repr, dataset))
+        raise ValueError(
+            f"{role} is a dict of datasets with the splits {names}; give one, ds[{next(iter(dataset), '...')!r}]"
+        )
+    if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset):
+        return dataset
+    if isinstance(dataset, str) or not hasattr(dataset, "__iter__"):
+        raise ValueError(f"{role} must be a dataset or an iterable of items, got {type(dataset).__name__}")
+    if num is None:
+        raise ValueError(f"{role} is a stream ({type(dataset).__name__}); give num_{role}=, how many items to take")
+    return list(islice(iter(dataset), num))
 
 
 def balanced_rows(labels: Tensor | None, size: int, num: int, *, seed: int) -> NDArray[np.int64]:

@@ -1,17 +1,65 @@
 """Items of a dataset: images and labels in the usual forms, and errors that name the item."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from unimodal_monitor.data.image_set import ImageSet
 
+BATCH = 64  # images that a transform with the module gets at once
 IMAGE_KEYS = ("image", "pixel_values", "jpg", "input", "img", "images", "x")
 LABEL_KEYS = ("label", "labels", "cls", "y", "fine_label", "class", "target")
+
+
+class Transform:
+    """The user's function from what a dataset yields as image to model space, without gradients.
+
+    `function(image)` gets one image; `function(images, module)` gets a batch (N, ...) on the module's device, such as
+    for a VAE in it.
+    """
+
+    def __init__(self, function: Callable[..., Any], module: nn.Module | None = None) -> None:
+        if not callable(function):
+            raise ValueError(f"transform is of type {type(function).__name__}; need a function of an image")
+        self.function, self.module, self.takes_module = function, module, _num_required(function) == 2
+        if self.takes_module and module is None:
+            raise ValueError("transform takes two arguments, (images, module), but there is no module; give module=")
+
+    def of_item(self, image: Any) -> Tensor:
+        """The image, transformed by a function of one image."""
+        if self.takes_module:
+            return _as_image(image)
+        result = _as_image(self.function(image))
+        if result.ndim == 4 and len(result) == 1 and getattr(image, "ndim", 3) < 4:
+            raise ValueError(f"the transform gave {tuple(result.shape)} for one image; give its [0]")
+        return result
+
+    def of_batch(self, images: Tensor) -> Tensor:
+        """(N, ...) images, transformed by a function of a batch and the module."""
+        if not self.takes_module or self.module is None:
+            return images
+        device, parts = next((p.device for p in self.module.parameters()), images.device), []
+        for batch in images.split(BATCH):
+            with torch.no_grad():
+                result = self.function(batch.to(device), self.module)
+            if not isinstance(result, Tensor) or len(result) != len(batch):
+                what = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+                raise ValueError(f"the transform gave {what} for {len(batch)} images; need a tensor (N, ...) of them")
+            parts.append(result.float().cpu())
+        return torch.cat(parts)
+
+
+def _num_required(function: Callable[..., Any]) -> int:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # a builtin
+        return 1
+    return sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
 
 
 def label_column(dataset: Any) -> Tensor | None:
@@ -28,14 +76,14 @@ def label_column(dataset: Any) -> Tensor | None:
     return torch.as_tensor(values) if is_column else None
 
 
-def read(dataset: Any, rows: NDArray[np.int64], *, transform: Callable[[Any], Tensor] | None, role: str) -> ImageSet:
+def read(dataset: Any, rows: NDArray[np.int64], *, transform: Transform | None, role: str) -> ImageSet:
     """The items of these rows; the ValueError of one that cannot be read or understood names the item."""
     images, labels = [], []
     for row in rows.tolist():
         try:
             image, label = split_item(dataset[row])
             with torch.no_grad():
-                images.append(_as_image(image if transform is None else transform(image)))
+                images.append(_as_image(image) if transform is None else transform.of_item(image))
             labels.append(_as_class(label))
         except Exception as error:
             raise ValueError(f"item {row} of {role}: {type(error).__name__}: {error}") from error
@@ -44,7 +92,8 @@ def read(dataset: Any, rows: NDArray[np.int64], *, transform: Callable[[Any], Te
     known = [label for label in labels if label is not None]
     if known and len(known) < len(labels):
         raise ValueError(f"{len(labels) - len(known)} of {len(labels)} images of {role} have no label")
-    return ImageSet(torch.stack(images), torch.stack(known) if known else None, torch.from_numpy(rows))
+    stacked = torch.stack(images) if transform is None else transform.of_batch(torch.stack(images))
+    return ImageSet(stacked, torch.stack(known) if known else None, torch.from_numpy(rows))
 
 
 def split_item(item: Any) -> tuple[Any, Any]:
@@ -72,10 +121,9 @@ def _as_image(image: Any) -> Tensor:
 
 
 def _as_class(label: Any) -> Tensor | None:
-    if label is None:
+    texts = label if isinstance(label, list | tuple) and label else [label]
+    if label is None or all(isinstance(text, str | bytes) for text in texts):  # captions are no classes
         return None
-    if isinstance(label, str | bytes):
-        raise ValueError(f"its label is a text, {label!r:.50}; give integer classes, or images without labels")
     value = torch.as_tensor(label)
     if value.numel() != 1:
         raise ValueError(f"its label must be one integer, got {value.dtype} of shape {tuple(value.shape)}")

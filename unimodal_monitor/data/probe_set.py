@@ -1,6 +1,7 @@
 """ProbeSet: the images of all checks of a run, in three roles."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
@@ -8,12 +9,12 @@ from itertools import combinations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from unimodal_monitor.data.datasets import balanced_rows, draw
 from unimodal_monitor.data.image_set import ImageSet
-from unimodal_monitor.data.items import LABEL_KEYS
-from unimodal_monitor.forward.isolation import private_rng
+from unimodal_monitor.data.items import LABEL_KEYS, Transform
+from unimodal_monitor.forward.isolation import evaluating, private_rng
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,21 +97,24 @@ class ProbeSet:
         num_heldout: int | None = None,
         fit: str = "heldout",
         num_fit: int | None = None,
-        transform: Callable[[Any], Tensor] | None = None,
+        transform: Callable[..., Any] | None = None,
+        module: nn.Module | None = None,
         seed: int = 0,
     ) -> "ProbeSet":
         """Draw class-balanced subsets of two datasets.
 
         Args:
-            members: What the model trains on: a map-style dataset of tuples or dicts, (images, labels) tensors, or
-                a tensor of images.
+            members: What the model trains on: a dataset of tuples or dicts, a DataLoader of one, a stream of items,
+                (images, labels) tensors, or a tensor of images. Captions count as no labels.
             heldout: The same for images that the model never sees.
             num_members: Number of members to draw; None for all.
             num_heldout: Number of held-out images to draw, for fitting and scoring together; None for all.
             fit: "heldout" fits the probe on `num_fit` of the held-out images and scores it on the others;
                 "members" fits it on the members and scores it on all held-out images (the paper's protocol).
             num_fit: Number of held-out images to fit on; None for a third of them. Without labels there are none.
-            transform: Function from what a dataset yields as image to a tensor in model space.
+            transform: Function from what a dataset yields as image to a tensor in model space; one of two arguments,
+                `(images, module)`, gets batches (N, ...) of them, and gives as many.
+            module: Second argument of such a transform; it is called in eval mode and without gradients.
             seed: Seed of the draws, and of a dataset's own random augmentation.
 
         Raises:
@@ -123,9 +127,10 @@ class ProbeSet:
         """
         if fit not in ("heldout", "members"):
             raise ValueError(f"fit must be 'heldout' or 'members', got {fit!r}")
-        with private_rng(seed):
-            drawn_members = draw(members, num_members, transform=transform, seed=seed, role="members")
-            drawn = draw(heldout, num_heldout, transform=transform, seed=seed, role="heldout")
+        change = None if transform is None else Transform(transform, module)
+        with private_rng(seed), nullcontext() if module is None else evaluating(module):
+            drawn_members = draw(members, num_members, transform=change, seed=seed, role="members")
+            drawn = draw(heldout, num_heldout, transform=change, seed=seed, role="heldout")
         if fit == "members":
             return cls(members=drawn_members, heldout=drawn, fit=drawn_members)
         if drawn.labels is None and num_fit is not None:

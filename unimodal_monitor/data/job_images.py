@@ -1,0 +1,61 @@
+"""The probe images of a job: drawn from its own datasets, as many as are useful and fit into memory."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from unimodal_monitor.data.datasets import draw, is_pair, map_style
+from unimodal_monitor.data.items import Transform
+from unimodal_monitor.data.probe_set import ProbeSet
+from unimodal_monitor.forward.isolation import private_rng
+
+MAX_MEMBERS, MAX_HELDOUT = 4096, 10_000
+MAX_BYTES = 2**31  # of all images together
+
+
+def draw_probe_set(
+    members: Any,
+    heldout: Any,
+    *,
+    num_members: int | None = None,
+    num_heldout: int | None = None,
+    transform: Callable[..., Any] | None = None,
+    module: nn.Module | None = None,
+    seed: int = 0,
+) -> ProbeSet:
+    """`ProbeSet.from_datasets`, by default with up to 4,096 members and 10,000 held-out images, of 2 GiB together.
+
+    >>> images, labels = torch.randn(90, 3, 4, 4), torch.arange(90) % 3
+    >>> len(draw_probe_set((images[:30], labels[:30]), (images[30:], labels[30:])).members)
+    30
+    """
+    with private_rng(seed):  # a stream may shuffle
+        datasets = [
+            dataset if is_pair(dataset) else map_style(dataset, most if num is None else num, role=role)
+            for dataset, num, most, role in (
+                (members, num_members, MAX_MEMBERS, "members"),
+                (heldout, num_heldout, MAX_HELDOUT, "heldout"),
+            )
+        ]
+    sizes = [len(dataset[0]) if is_pair(dataset) else len(dataset) for dataset in datasets]
+    nums = [min(sizes[0], MAX_MEMBERS), min(sizes[1], MAX_HELDOUT)]
+    change = None if transform is None else Transform(transform, module)
+    if min(sizes) and None in (num_members, num_heldout):
+        image = draw(_first(datasets[0]), 1, transform=change, seed=seed, role="members").images
+        share = min(1.0, MAX_BYTES / (sum(nums) * image.numel() * image.element_size()))
+        nums = [max(1, int(share * num)) for num in nums]
+    wanted = [num if given is None else given for num, given in zip(nums, (num_members, num_heldout), strict=True)]
+    return ProbeSet.from_datasets(
+        *datasets,
+        num_members=wanted[0],
+        num_heldout=wanted[1],
+        transform=transform,
+        module=module,
+        seed=seed,
+    )
+
+
+def _first(dataset: Any) -> Any:
+    return dataset[0][:1] if is_pair(dataset) else torch.utils.data.Subset(dataset, [0])
