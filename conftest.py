@@ -17,4 +17,4 @@ def _names_in_examples(doctest_namespace: dict[str, Any]) -> None:
     net = MLPDenoiser(data.dim, data.std)
     probe_set = ProbeSet.from_datasets(data.sample(100, seed=1), data.sample(300, seed=2))
     check = Monitor(net, probe_set, layer="blocks.1", reporters=()).check(0)
-    doctest_namespace |= {"net": net, "probe_set": probe_set, "check": check}
+    doctest_namespace |= {"net": net, "probe_set": probe_set, "check": check, "MoLRG": MoLRG}

@@ -16,7 +16,7 @@ PAPER_FORWARDS = 9 * (4096 + 10_000)
 
 def count_row() -> Row:
     """Forwards depend on the numbers of images and levels alone."""
-    probe, whole = (small_monitor(3 * NUM_FIT, signals=signals).plan.num_forwards for signals in ((), None))
+    probe, whole = (small_monitor(3 * NUM_FIT, signals=signals).checker.plan.num_forwards for signals in ((), None))
     return (
         "forwards of a check, without signals and with / the paper's protocol",
         f"{probe:,} and {whole:,} / {PAPER_FORWARDS:,}",
@@ -75,7 +75,7 @@ def measure_memory(num_images: int, path: str) -> None:
     Path("/proc/self/clear_refs").write_text("5")
     monitor.check(1)
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    images_mb = sum(run.images.nbytes for run in monitor.plan.passes.values()) / 1e6
+    images_mb = sum(run.images.nbytes for run in monitor.checker.plan.passes.values()) / 1e6
     Path(path).write_text(str(int(status["VmHWM"].split()[0]) / 1e3 - images_mb))
 
 

@@ -28,7 +28,7 @@ def forwards_rows(args: argparse.Namespace) -> tuple[list[Row], float]:
         lambda: bare_forwards(whole), lambda: whole.check(1), repeats=args.repeats, device=args.device,
     )  # fmt: skip
     shapes = f"{args.num_images:,} images, 9 levels, 3 layers, batch {args.batch_size}, float32, 3x16x16"
-    num_whole, num_probe = whole.plan.num_forwards, probe.plan.num_forwards
+    num_whole, num_probe = whole.checker.plan.num_forwards, probe.checker.plan.num_forwards
     rows = [
         ratio_row("bare forwards / bare forwards", again_s, bare_s, "resolution of the clock", shapes),
         ratio_row("check without signals / its bare forwards", probe_s, bare_s, "<= 1.10", shapes),
@@ -70,7 +70,7 @@ class Stop(Exception):
 @torch.no_grad()
 def bare_forwards(monitor: Monitor) -> None:
     """As many inputs in the same batches, up to the deepest hooked layer or to the output, and nothing else."""
-    network, sigmas = monitor.denoiser.network.eval(), monitor.plan.sigmas
+    network, sigmas = monitor.denoiser.network.eval(), monitor.checker.plan.sigmas
     device = next(network.parameters()).device
     num_rows = max(1, monitor.batch_size // len(sigmas))
     noised = torch.randn(num_rows * len(sigmas), 3, 16, 16, device=device).to(memory_format=torch.channels_last)
@@ -79,7 +79,7 @@ def bare_forwards(monitor: Monitor) -> None:
     def stop(*args: object) -> None:
         raise Stop
 
-    for run in monitor.plan.passes.values():
+    for run in monitor.checker.plan.passes.values():
         handle = None if run.to_output else network.get_submodule(LAYERS[-1]).register_forward_hook(stop)
         for part in run.noise_ids.split(num_rows):
             num_inputs = len(part) * len(sigmas)

@@ -29,7 +29,7 @@ def checks_of(net, name, steps, adapter, probe_set, **options):
     monitor = Monitor(adapter(net), probe_set, reporters=(), **options)
     for step in steps:
         trained(net, f"{name}_{step:05d}.safetensors")
-        yield monitor.check(step), monitor.plan
+        yield monitor.check(step), monitor.checker.plan
 
 
 def vectors():

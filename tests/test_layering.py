@@ -19,7 +19,7 @@ ORDER = (
     {"method", "alarm", "copies"},
     {"check"},
     {"report"},
-    {"budget", "reaction", "resume"},
+    {"budget", "reaction", "resume", "checker"},
     {"monitor"},
     {"callback"},
     {"demo"},

@@ -1,18 +1,19 @@
 """UnimodalMonitor: Lightning's hooks around a `Monitor`. The only module that knows Lightning, besides the demo."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from unimodal_monitor.alarm.alarm import Alarm
 from unimodal_monitor.budget import Budget
 from unimodal_monitor.check import Check
+from unimodal_monitor.data.job_images import dataset_of, draw_probe_set
 from unimodal_monitor.data.probe_set import ProbeSet
 from unimodal_monitor.denoisers.base import Denoiser
 from unimodal_monitor.detect.attributes import resolve
@@ -23,7 +24,6 @@ from unimodal_monitor.reaction import Reaction
 from unimodal_monitor.report.console import ConsoleReporter
 from unimodal_monitor.report.loggers import LoggerReporter
 from unimodal_monitor.report.scalars import headline
-from unimodal_monitor.report.startup import watching_line
 from unimodal_monitor.signals import Signal
 
 SEARCH = ("net", "schedule", "ema", "condition", "null_class")  # arguments that go to `find_denoiser`
@@ -41,12 +41,17 @@ class UnimodalMonitor(Callback):
     It needs no change of the LightningModule, changes nothing of the training, and an error inside a check does not
     end the run.
 
-    >>> monitor = UnimodalMonitor(probe_set, every_n_train_steps=1000, on_alarm="stop")
+    >>> monitor = UnimodalMonitor(every_n_train_steps=1000, on_alarm="stop")
     >>> monitor.history  # Trainer(callbacks=[monitor]).fit(...) fills it
     []
 
     Args:
-        probe_set: Images of every check.
+        probe_set: Images of every check; None to draw them from the next two.
+        members: What the model trains on, as for `ProbeSet.from_datasets`; None for the training dataloader's dataset.
+        heldout: Images that the model never sees; None for the validation dataloader's dataset.
+        transform: As for `ProbeSet.from_datasets`; one of two arguments, `(images, module)`, gets the LightningModule.
+        num_members: How many to draw; None for up to 4,096.
+        num_heldout: How many to draw, to fit and to score the probe; None for up to 10,000.
         every_n_train_steps: See `Monitor`; one more check is made before the first step.
         max_overhead: See `Monitor`.
         on_alarm: "warn", "stop" (ends the fit), or a function of the `Check`, when the alarm is raised.
@@ -67,7 +72,9 @@ class UnimodalMonitor(Callback):
         ValueError: Before the first step, if anything above does not fit the job.
     """
 
-    probe_set: ProbeSet
+    probe_set: ProbeSet | None
+    members: Any
+    heldout: Any
     denoiser: Any
     net: Any
     schedule: Any
@@ -76,8 +83,13 @@ class UnimodalMonitor(Callback):
 
     def __init__(
         self,
-        probe_set: ProbeSet,
+        probe_set: ProbeSet | None = None,
         *,
+        members: Dataset | None = None,  # type: ignore[type-arg]
+        heldout: Dataset | None = None,  # type: ignore[type-arg]
+        transform: Callable[..., Any] | None = None,
+        num_members: int | None = None,
+        num_heldout: int | None = None,
         every_n_train_steps: int | None = None,
         max_overhead: float | None = None,
         on_alarm: str | Callable[[Check], Any] = "warn",
@@ -103,12 +115,12 @@ class UnimodalMonitor(Callback):
         Budget(every_n_train_steps, max_overhead)
         Reaction(on_alarm, copy_audit, copy_audit_seconds)
         vars(self).update({key: value for key, value in locals().items() if key not in ("self", "__class__")})
+        if probe_set is not None and {members, heldout, transform, num_members, num_heldout} != {None}:
+            raise ValueError("give probe_set=, or members=, heldout= and the like, not both")
         self.history: list[Check] = []
         self.written_to: Path | None = None
         self._monitor: Monitor | None = None
-        self._watch: Watch | None = None
         self._recording = ExitStack()
-        self._settled: str | None = None
         self._saved: dict[str, Any] = {}
         self._is_loaded = False
 
@@ -128,11 +140,12 @@ class UnimodalMonitor(Callback):
             return
         saved = self.state_dict()
         goes_on = self._is_loaded or (bool(saved) and trainer.global_step >= max(1, saved["last_step"]))
-        self._settled = saved.get("settled") if goes_on else None
-        monitor = self._make_monitor(trainer, pl_module)
-        started = monitor.start()
-        if trainer.is_global_zero:
-            _write(trainer)(f"{self.name}  {started}")
+        try:
+            monitor = self._make_monitor(trainer, pl_module)
+            line = monitor.start()
+        except Exception as error:
+            raise ValueError(f"unimodal_monitor: {error}") from error
+        monitor.reporters.say(line)
         if goes_on:
             monitor.load_state_dict(saved)
         self._monitor, self._saved, self._is_loaded, self.history = monitor, {}, False, monitor.history
@@ -140,23 +153,21 @@ class UnimodalMonitor(Callback):
             self._publish(trainer)
         else:
             self._step(trainer)
-        self._watch = Watch(pl_module, monitor.denoiser)
-        self._settle(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Record the step that follows, after the optimizer's first and until the denoiser is verified."""
-        if self._watch is not None and trainer.global_step > 0:
-            self._recording.enter_context(self._watch.recording(batch))
+        """Record the step that follows, until the denoiser is verified."""
+        if self._monitor is not None:
+            self._recording.enter_context(self._monitor.watching(batch))
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Make a check where one is due."""
+        """End the recording, and make a check where one is due."""
         self._recording.close()
-        self._settle(trainer, pl_module)
         self._step(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Say that a fit was too short to verify the denoiser."""
-        self._settle(trainer, pl_module, is_last=True)
+        if self._monitor is not None:
+            self._monitor.settle(is_last=True)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Let go of the network as after a fit: Lightning tears nothing down then."""
@@ -164,43 +175,19 @@ class UnimodalMonitor(Callback):
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Let go of the network; history and state stay."""
-        self._recording.close()
-        self._saved, self._monitor, self._watch = self.state_dict(), None, None
+        self._saved, self._monitor = self.state_dict(), None
+        with suppress(ValueError):  # a step that was interrupted contradicts nothing
+            self._recording.close()
         for method in ("log", "log_dict"):  # bound to the module by Lightning
             vars(self).pop(method, None)
 
     def state_dict(self) -> dict[str, Any]:
         """History and alarm: primitives only, so that `weights_only=True` loads them."""
-        if self._monitor is None:
-            return self._saved
-        return {**self._monitor.state_dict(), "settled": self._settled}  # schedule= that the training steps agree with
+        return self._saved if self._monitor is None else self._monitor.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Kept until the fit starts."""
         self._saved, self._is_loaded, self.written_to = state_dict, True, None
-
-    def _settle(self, trainer: Any, pl_module: Any, *, is_last: bool = False) -> None:
-        """Once enough steps were seen: say that they confirm the denoiser, take the right one, or stop the run."""
-        if self._watch is None or self._monitor is None:
-            return
-        ranks, watch = self._monitor.ranks, self._watch
-        found = ranks.broadcast(ranks.together(lambda: watch.settle(is_last=is_last)))
-        if found is None:
-            return
-        self._watch = None
-        if found.state == "refused":
-            raise ValueError(f"unimodal_monitor: schedule: {found.reason}; give schedule= or denoiser=")
-        if found.state == "settled":
-            if self.denoiser is not None or self.schedule is not None:
-                raise ValueError(f"unimodal_monitor: schedule: {found.reason}; give that, or denoiser=")
-            self._settled = found.word
-            self._monitor = self._make_monitor(trainer, pl_module)
-            self.history = self._monitor.history
-            self._monitor.start()
-        self._monitor.verification = replace(found, is_given=self.denoiser is not None)
-        if trainer.is_global_zero:
-            watched = (pl_module, self._monitor.denoiser, self._monitor.verification)
-            _write(trainer)(f"{self.name}  {watching_line(*watched, callbacks=trainer.callbacks)}")
 
     def _make_monitor(self, trainer: Any, pl_module: Any) -> Monitor:
         if (strategy := type(trainer.strategy).__name__) in SHARDED:
@@ -210,14 +197,14 @@ class UnimodalMonitor(Callback):
         net: Any = resolve(pl_module, self.net, argument="net") if isinstance(self.net, str) else self.net
         if denoiser is None:
             search = {key: getattr(self, key) for key in SEARCH}
-            search["schedule"] = search["schedule"] or self._settled
             denoiser = find_denoiser(pl_module, callbacks=trainer.callbacks, **search)
         elif not isinstance(denoiser, Denoiser | nn.Module):
             denoiser = denoiser(pl_module) if net is None else denoiser
+        given = "denoiser" if self.denoiser is not None else None if self.schedule is None else "schedule"
         beside_logs = Path(trainer.log_dir or trainer.default_root_dir) / self.name  # `log_dir` is a collective call
-        return Monitor(
+        monitor = Monitor(
             denoiser,
-            self.probe_set,
+            self.probe_set or self._draw_probe_set(trainer, pl_module),
             **{key: getattr(self, key) for key in OPTIONS},
             net=net,
             precision=trainer.precision_plugin.forward_context,
@@ -228,6 +215,19 @@ class UnimodalMonitor(Callback):
                 *(LoggerReporter(logger, prefix=self.name) for logger in trainer.loggers),
             ],
         )
+        monitor.checker.watch = Watch(pl_module, monitor.denoiser, given=given, callbacks=trainer.callbacks)
+        return monitor
+
+    def _draw_probe_set(self, trainer: Any, pl_module: Any) -> ProbeSet:
+        """From what was given, or else from the datasets of the job's own dataloaders."""
+        members, heldout, source = self.members, self.heldout, trainer.fit_loop.epoch_loop.val_loop._data_source
+        if members is None:
+            members = dataset_of(trainer.train_dataloader, role="members")
+        if heldout is None:
+            loader = trainer.val_dataloaders or (source.dataloader() if source.is_defined() else None)
+            heldout = dataset_of(loader, role="heldout")
+        options = {name: getattr(self, name) for name in ("num_members", "num_heldout", "transform", "seed")}
+        return draw_probe_set(members, heldout, **options, module=pl_module)
 
     def _step(self, trainer: Any) -> None:
         if self._monitor is not None and self._monitor.step(trainer.global_step) is not None:

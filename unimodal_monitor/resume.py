@@ -12,11 +12,20 @@ from unimodal_monitor.method import Plan
 
 
 def save_state(
-    measured_with: Mapping[str, Any], memory: AlarmMemory, history: Sequence[Check], *, folder: Path | None
+    measured_with: Mapping[str, Any],
+    memory: AlarmMemory,
+    history: Sequence[Check],
+    settled: str | None,
+    *,
+    folder: Path | None,
 ) -> dict[str, Any]:
-    """Primitives only: the history, the alarm's memory, and what they were measured with."""
+    """Primitives only: the history, the alarm's memory, and what they were measured with.
+
+    `settled` is the schedule= that the training steps agree with, where it is not the one that was found.
+    """
     return {
         "schema": SCHEMA,
+        "settled": settled,
         "folder": None if folder is None else str(folder),
         "last_step": history[-1].step if history else -1,
         "measured_with": dict(measured_with),

@@ -44,7 +44,7 @@ class Transform:
         if not self.takes_module or self.module is None:
             return images
         device, parts = next((p.device for p in self.module.parameters()), images.device), []
-        for batch in images.split(BATCH):
+        for batch in torch.split(images, BATCH):
             with torch.no_grad():
                 result = self.function(batch.to(device), self.module)
             if not isinstance(result, Tensor) or len(result) != len(batch):

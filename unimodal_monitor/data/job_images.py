@@ -57,5 +57,16 @@ def draw_probe_set(
     )
 
 
+def dataset_of(loader: Any, *, role: str) -> Any:
+    """The dataset of a job's dataloader, which must be one."""
+    loader = loader[0] if isinstance(loader, list | tuple) and len(loader) == 1 else loader
+    dataset = getattr(loader, "dataset", None)
+    if dataset is None:
+        which = "training" if role == "members" else "validation"
+        has = "is missing" if loader is None else f"is a {type(loader).__name__} without one dataset"
+        raise ValueError(f"{role}: the {which} dataloader {has}; give {role}= a dataset, or probe_set=")
+    return dataset
+
+
 def _first(dataset: Any) -> Any:
     return dataset[0][:1] if is_pair(dataset) else torch.utils.data.Subset(dataset, [0])

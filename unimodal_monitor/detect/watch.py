@@ -1,7 +1,7 @@
 """Whether a denoiser is what the job trains: confirmed, settled otherwise, or refused on its own training steps."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -18,6 +18,7 @@ FITS, FITS_HALF = 5e-3, 5e-2  # largest error of a convention that agrees, in fl
 SAME, SAME_HALF = 3e-5, 2e-2  # errors up to which two conventions agree equally well
 CONFLICT = 0.3  # error from which a convention contradicts the steps
 SIGNS = 0.95  # fraction of gradients with the sign of output minus target, where the loss is no squared error
+MAX_WAITS = 8  # steps before the optimizer's first that are not recorded
 WORDS = (
     *("flow", "flow:data", "flow:to_data", "flow:data:to_noise", "flow:epsilon", "flow:x0", "flow:data:x0"),
     *("flow:x1000", "flow:data:x1000", "flow:to_data:x1000", "flow:data:to_noise:x1000", "flow:v"),
@@ -31,9 +32,9 @@ WORDS = (
 class Verification:
     """What the training steps say about the denoiser.
 
-    `state` is "confirmed", "settled" (`word` is the schedule= that the steps agree with), "refused", "not verified", or
-    "as given", where nothing was watched. Where nothing can be read, a denoiser that the user gives
-    (`is_given`) is used as it is.
+    `state` is "confirmed", "settled" (`word` is the schedule= that the steps agree with), "refused" (`reason` begins
+    with the argument to give), "not verified", or "as given", where nothing was watched. Where nothing can be read, a
+    denoiser that the user gives (`is_given`) is used as it is.
     """
 
     state: str = "as given"
@@ -54,42 +55,67 @@ class Verification:
 
 
 class Watch:
-    """Records training steps until they tell whether `denoiser` is right; then `verification` is not None."""
+    """Records training steps until they tell whether `denoiser` is right; then `verification` is not None.
 
-    def __init__(self, owner: nn.Module, denoiser: Denoiser) -> None:
-        self.owner, self.denoiser = owner, denoiser
+    Args:
+        owner: Module around the network, in which other schedules are searched.
+        denoiser: What the monitor would measure.
+        given: "schedule" or "denoiser" where the user gave one: it is not replaced, but refused.
+        callbacks: Of the trainer, searched for averages that are not read.
+    """
+
+    def __init__(
+        self,
+        owner: nn.Module,
+        denoiser: Denoiser,
+        *,
+        given: str | None = None,
+        callbacks: Sequence[object] = (),
+    ) -> None:
+        self.owner, self.denoiser, self.given, self.callbacks = owner, denoiser, given, callbacks
         self.recorder = Recorder(owner, denoiser.network)
         self.verification: Verification | None = None
+        self._versions, self._num_waits = self._versions_now(), 0
         reason = self.recorder.obstacle
         if not isinstance(denoiser, NetworkDenoiser):
             reason = "it calls its network in a way of its own"
         if reason is not None:
-            self.verification = Verification("not verified", reason)
+            self.verification = self._not_verified(reason)
 
     def recording(self, batch: object) -> AbstractContextManager[None]:
-        """Record the training step in the block."""
-        return self.recorder.recording(batch)
+        """Record the training step in the block, once the optimizer has made its first."""
+        has_moved = self._versions != self._versions_now() or self._num_waits >= MAX_WAITS
+        self._num_waits += 1
+        return self.recorder.recording(batch) if has_moved else nullcontext()
 
     def settle(self, *, is_last: bool = False) -> Verification | None:
         """The verification, once enough was seen; with `is_last` in any case."""
         if self.verification is None and (self.recorder.is_done or is_last):
             try:
-                self.verification = self._verify()
+                found = self._verify()
             except Exception as error:  # the training goes on
-                self.verification = _unreadable(f"{type(error).__name__}: {error}")
+                found = self._not_verified(f"the training steps could not be read: {type(error).__name__}: {error}")
+            if found.state == "settled" and self.given is not None:
+                found = Verification("refused", f"schedule: {found.reason}; give that, or denoiser=")
+            self.verification = found
         return self.verification
+
+    def _versions_now(self) -> list[int]:
+        """They change when an optimizer writes into a parameter."""
+        return [parameter._version for parameter in self.denoiser.network.parameters() if parameter.requires_grad]
+
+    def _not_verified(self, reason: str) -> Verification:
+        return Verification("not verified", reason, is_given=self.given == "denoiser")
 
     def _verify(self) -> Verification:
         rows, num, name = self.recorder.rows, self.recorder.num_steps, type(self.denoiser).__name__
         if self.recorder.failure:
-            return _unreadable(self.recorder.failure)
+            return self._not_verified(f"the training steps could not be read: {self.recorder.failure}")
         if not self.recorder.is_done or len(rows) < 2:
             if num == 0 and self.recorder.num_blocks >= 3:
-                return Verification(
-                    "not verified",
-                    f"{type(self.denoiser.network).__name__} was not called with images, times and gradients",
-                )
-            return Verification("not verified", f"only {num} training steps were seen")
+                network = type(self.denoiser.network).__name__
+                return self._not_verified(f"{network} was not called with images, times and gradients")
+            return self._not_verified(f"only {num} training steps were seen")
         steps, tolerance = f"on {num} training steps", FITS_HALF if self.recorder.is_half else FITS
         same = SAME_HALF if self.recorder.is_half else SAME
         guess = Convention(cast(NetworkDenoiser, self.denoiser)).fit(rows)
@@ -107,8 +133,8 @@ class Watch:
         if most >= SIGNS and guess.sign < SIGNS - 0.05:
             return _settled([word for word, sign in signs.items() if sign >= most - 0.02], guess, steps, name)
         if guess.error >= CONFLICT and _is_squared_loss(rows):
-            return Verification("refused", f"{_difference(guess, steps, name)}; no named schedule agrees with them")
-        return Verification("not verified", "the loss is no squared error of a known target, or the noise is not seen")
+            return _refused(f"{_difference(guess, steps, name)}; no named schedule agrees with them")
+        return self._not_verified("the loss is no squared error of a known target, or the noise is not seen")
 
     def _named(self) -> Iterator[tuple[str, NetworkDenoiser]]:
         """Every named convention, and the job's own schedules with each prediction and scale of time."""
@@ -127,15 +153,15 @@ class Watch:
                 continue
 
 
-def _unreadable(error: str) -> Verification:
-    return Verification("not verified", f"the training steps could not be read: {error}")
+def _refused(reason: str) -> Verification:
+    return Verification("refused", f"schedule: {reason}; give schedule= or denoiser=")
 
 
 def _settled(words: list[str], guess: Fit, steps: str, name: str) -> Verification:
     difference = _difference(guess, steps, name)
     if len(words) == 1:
         return Verification("settled", f"{difference}; schedule={words[0]!r} agrees with them", words[0])
-    return Verification("refused", f"{difference}; these agree equally well: {', '.join(words)}")
+    return _refused(f"{difference}; these agree equally well: {', '.join(words)}")
 
 
 def _difference(guess: Fit, steps: str, name: str) -> str:

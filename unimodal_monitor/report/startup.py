@@ -41,11 +41,12 @@ def watching_line(
 ) -> str:
     """The network, the weights, the schedule and the condition of a denoiser, and what the training steps say of it."""
     network, average = denoiser.network, getattr(denoiser, "weights", None)
-    path = next((name for name, module in owner.named_modules() if name and unwrap(module) is network), "the network")
+    path = next((name for name, module in owner.named_modules() if name and unwrap(module) is network), None)
     num = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    name = type(network).__name__
     weights = "raw" if average is None else f"ema ({getattr(average, 'name', 'given')})"
     parts = [
-        f"watching {path} ({type(network).__name__}, {num:,} trainable)",
+        f"watching {path} ({name}, {num:,} trainable)" if path else f"watching {name} ({num:,} trainable)",
         f"weights {weights}",
         _schedule(denoiser),
     ]
