@@ -87,6 +87,16 @@ def test_noise_beside_the_path_leaves_the_gap_unmeasured(tmp_path):
     assert monitor.verification.no_gap is not None
 
 
+@pytest.mark.packages
+@pytest.mark.xfail(
+    strict=True, reason="what the batch becomes in the job, 2 x - 1, is known but not compared with the probe set"
+)
+def test_probe_images_in_other_units_than_the_network_sees_are_said(tmp_path, capsys):
+    family = next(f for f in PACKAGE_FAMILIES if f.in_unit_interval)
+    fit(family, tmp_path, probe=lambda x: (x + 1) / 2)  # as the job's own loader gives them
+    assert "transform" in capsys.readouterr().out
+
+
 def test_rows_need_no_package_and_two_arguments_at_most():
     names = [name for name, _ in rows()]
     assert len(set(names)) == len(names) >= 20
