@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 test: lint
 	$(BIN)/python $(PYTEST)
 
-test-all: lint
+test-all: lint $(VENV)/.installed-jobs
 	$(BIN)/python $(PYTEST) -m "slow or not slow"
 
 # Python 3.10 or 3.11: later ones have no wheels of these versions. Old libraries warn about newer ones: no errors here.
@@ -41,6 +41,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e ".[all]"
+	touch $@
+
+$(VENV)/.installed-jobs: $(VENV)/.installed-dev
+	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e ".[jobs]"
 	touch $@
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
