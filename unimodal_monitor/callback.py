@@ -18,7 +18,6 @@ from unimodal_monitor.data.probe_set import ProbeSet
 from unimodal_monitor.denoisers.base import Denoiser
 from unimodal_monitor.detect.attributes import resolve
 from unimodal_monitor.detect.find import find_denoiser
-from unimodal_monitor.detect.watch import Watch
 from unimodal_monitor.monitor import Monitor
 from unimodal_monitor.reaction import Reaction
 from unimodal_monitor.report.console import ConsoleReporter
@@ -215,7 +214,7 @@ class UnimodalMonitor(Callback):
                 *(LoggerReporter(logger, prefix=self.name) for logger in trainer.loggers),
             ],
         )
-        monitor.checker.watch = Watch(pl_module, monitor.denoiser, given=given, callbacks=trainer.callbacks)
+        monitor.checker.watch_in(pl_module, given=given, callbacks=trainer.callbacks)
         return monitor
 
     def _draw_probe_set(self, trainer: Any, pl_module: Any) -> ProbeSet:

@@ -14,6 +14,7 @@ from unimodal_monitor.data.probe_set import ProbeSet
 from unimodal_monitor.denoisers.base import Denoiser, as_denoiser, device_of
 from unimodal_monitor.denoisers.network import NetworkDenoiser
 from unimodal_monitor.detect.schedule import find_adapter
+from unimodal_monitor.detect.space import name_range
 from unimodal_monitor.detect.watch import Verification, Watch
 from unimodal_monitor.forward.distributed import Ranks
 from unimodal_monitor.forward.hooks import capture
@@ -60,7 +61,8 @@ class Checker:
         self._std = probe_set.std
         self.use(self.denoiser)
         self.verification, self.settled = Verification(), cast(str | None, None)
-        self.watch: Watch | None = Watch(self.denoiser.network, self.denoiser, given="denoiser")
+        self.watch: Watch | None = None
+        self.watch_in(self.denoiser.network, given="denoiser")
 
     def use(self, denoiser: Denoiser) -> None:
         """Plan the checks of this denoiser of the same network."""
@@ -73,11 +75,16 @@ class Checker:
         self.use(adapter(old.network, weights=old.weights, condition=old.condition))
         self.settled = word
 
+    def watch_in(self, owner: nn.Module, *, given: str | None, callbacks: Sequence[object] = ()) -> None:
+        """Hold what is measured against the training steps; see `Watch`."""
+        images = self.plan.probe_set.members.images
+        self.watch = Watch(owner, self.denoiser, images=images, given=given, callbacks=callbacks)
+
     def resume_with(self, word: str | None) -> None:
         """Take the `schedule=` that another session's training steps have settled, and watch whether these agree."""
         if word is not None and self.watch is not None and self.watch.given is None:
             self.use_schedule(word, owner=self.watch.owner)
-            self.watch = Watch(self.watch.owner, self.denoiser, callbacks=self.watch.callbacks)
+            self.watch_in(self.watch.owner, given=None, callbacks=self.watch.callbacks)
 
     def recording(self, batch: object) -> AbstractContextManager[None]:
         """Record the training step in the block, until its steps tell whether the denoiser is right."""
@@ -100,7 +107,8 @@ class Checker:
         if found.word is not None:
             self.use_schedule(found.word, owner=watch.owner)
             self.rehearse()
-        return watching_line(watch.owner, self.denoiser, found, callbacks=watch.callbacks)
+        images = name_range(self.plan.probe_set.members.images)
+        return watching_line(watch.owner, self.denoiser, found, images=images, callbacks=watch.callbacks)
 
     def start(self, *, max_overhead: float | None) -> str:
         """Try one forward of a whole batch, and return what a check measures and about what it costs."""

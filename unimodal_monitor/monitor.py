@@ -20,7 +20,7 @@ from unimodal_monitor.data.job_images import draw_probe_set
 from unimodal_monitor.data.probe_set import ProbeSet
 from unimodal_monitor.denoisers.base import Denoiser
 from unimodal_monitor.detect.find import find_denoiser
-from unimodal_monitor.detect.watch import Verification, Watch
+from unimodal_monitor.detect.watch import Verification
 from unimodal_monitor.reaction import Reaction
 from unimodal_monitor.report.base import Reporter
 from unimodal_monitor.report.reporters import Reporters
@@ -134,7 +134,7 @@ class Monitor:
         denoiser = find_denoiser(owner, net=net, schedule=schedule, ema=ema, condition=condition, null_class=null_class)
         images = draw_probe_set(members, heldout, module=net, seed=options.get("seed", 0), **own)
         monitor = cls(denoiser, images, **options)
-        monitor.checker.watch = Watch(owner, denoiser, given="schedule" if isinstance(schedule, str) else None)
+        monitor.checker.watch_in(owner, given="schedule" if isinstance(schedule, str) else None)
         return monitor
 
     @property

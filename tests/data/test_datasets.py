@@ -128,7 +128,7 @@ def test_only_the_drawn_images_are_read_where_labels_are_a_column(make):
     """A large dataset costs as many reads as images are drawn."""
     dataset = make()
     drawn(dataset, 12)
-    assert dataset.num_reads == 12
+    assert dataset.num_reads == 12 + 8  # eight are read again, to notice random augmentation
 
 
 @pytest.mark.parametrize("indices", [list(range(0, N, 2)), torch.arange(0, N, 2), range(0, N, 2)])
@@ -349,3 +349,11 @@ def test_transform_with_a_wrong_result_is_refused(transform, message):
 def test_transform_of_two_arguments_needs_a_module():
     with pytest.raises(ValueError, match=r"takes two arguments, \(images, module\), but there is no module"):
         drawn(IMAGES, 5, transform=lambda images, module: images)
+
+
+@pytest.mark.parametrize(("noise", "varies"), [(0.0, False), (1.0, True)])
+def test_random_augmentation_is_noticed(noise, varies):
+    dataset = Items(lambda image, label: (image + noise * torch.randn(()), label))
+    found = drawn(dataset, 5)
+    assert found.varies is varies
+    assert found.take(torch.tensor([0, 1])).varies is varies

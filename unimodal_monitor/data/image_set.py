@@ -13,6 +13,7 @@ class ImageSet:
     images: Tensor  # (N, ...) floats in model space, as the training loop would noise them
     labels: Tensor | None = None  # (N,) integer classes from 0
     indices: Tensor | None = None  # (N,) rows of the dataset that the images came from
+    varies: bool = False  # whether the dataset gave another image when an item was read again: random augmentation
 
     def __post_init__(self) -> None:
         if self.images.ndim < 2 or not self.images.is_floating_point():
@@ -34,7 +35,7 @@ class ImageSet:
     def take(self, rows: Tensor) -> "ImageSet":
         """The images of these rows, with their labels and indices."""
         labels, indices = (None if values is None else values[rows] for values in (self.labels, self.indices))
-        return ImageSet(self.images[rows], labels, indices)
+        return ImageSet(self.images[rows], labels, indices, self.varies)
 
 
 def check_labels(labels: Tensor, num_images: int) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unimodal_monitor.data.image_set import ImageSet
 
+NUM_READ_AGAIN = 8  # items that are read twice, to tell whether the dataset augments them at random
 BATCH = 64  # images that a transform with the module gets at once
 IMAGE_KEYS = ("image", "pixel_values", "jpg", "input", "img", "images", "x")
 LABEL_KEYS = ("label", "labels", "cls", "y", "fine_label", "class", "target")
@@ -79,7 +80,8 @@ def label_column(dataset: Any) -> Tensor | None:
 def read(dataset: Any, rows: NDArray[np.int64], *, transform: Transform | None, role: str) -> ImageSet:
     """The items of these rows; the ValueError of one that cannot be read or understood names the item."""
     images, labels = [], []
-    for row in rows.tolist():
+    read_again = rows[:NUM_READ_AGAIN].tolist()
+    for row in [*rows.tolist(), *read_again]:
         try:
             image, label = split_item(dataset[row])
             with torch.no_grad():
@@ -87,13 +89,15 @@ def read(dataset: Any, rows: NDArray[np.int64], *, transform: Transform | None, 
             labels.append(_as_class(label))
         except Exception as error:
             raise ValueError(f"item {row} of {role}: {type(error).__name__}: {error}") from error
+    again, images, labels = images[len(rows) :], images[: len(rows)], labels[: len(rows)]
+    varies = any(not torch.equal(first, second) for first, second in zip(images, again, strict=False))
     if len(shapes := {tuple(image.shape) for image in images}) > 1:
         raise ValueError(f"the images of {role} differ in shape: {sorted(shapes)[:3]}; give a `transform`")
     known = [label for label in labels if label is not None]
     if known and len(known) < len(labels):
         raise ValueError(f"{len(labels) - len(known)} of {len(labels)} images of {role} have no label")
     stacked = torch.stack(images) if transform is None else transform.of_batch(torch.stack(images))
-    return ImageSet(stacked, torch.stack(known) if known else None, torch.from_numpy(rows))
+    return ImageSet(stacked, torch.stack(known) if known else None, torch.from_numpy(rows), varies)
 
 
 def split_item(item: Any) -> tuple[Any, Any]:

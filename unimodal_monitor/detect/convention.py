@@ -51,6 +51,17 @@ class Convention:
         is_outside = (np.asarray(times) < low - slack) | (np.asarray(times) > high + slack)
         return torch.from_numpy(np.where(is_outside, np.nan, sigmas))
 
+    def clean(self, rows: Sequence[Row], *, most: float) -> tuple[list[Tensor], list[Row]]:
+        """The clean images of the rows with at most this sigma, as the network is trained on them, and their rows."""
+        sigmas = self.sigmas_at([row.time for row in rows])
+        is_used = sigmas <= most
+        used, levels = [row for row, fits in zip(rows, is_used, strict=True) if bool(fits)], sigmas[is_used]
+        if not used:
+            return [], []
+        noised = torch.stack([row.noised for row in used]) / self.at(levels)[0][:, None]
+        clean, _ = _clean(used, noised, levels)
+        return ([], []) if clean is None else (list(clean), used)
+
     def fit(self, rows: Sequence[Row]) -> Fit:
         """Compare with the rows; those of times that the convention does not have count as unlike."""
         sigmas = self.sigmas_at([row.time for row in rows])

@@ -11,15 +11,15 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 
 from unimodal_monitor.denoisers.base import unwrap
 from unimodal_monitor.denoisers.network import _first_tensor, forward_parameters, input_names
+from unimodal_monitor.detect.space import middle
 
 MAX_ROWS = 16  # images of one step
-MAX_VALUES = 4096  # of one image, evenly spaced: all that is read from them holds value by value
 NUM_ROWS, NUM_STEPS, MAX_STEPS = 12, 3, 32  # enough images and steps, and when to give up
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One image of one training step; flat float64 tensors of D of its values, on the CPU."""
+    """One image of one training step; flat float64 tensors of the D values in its middle, on the CPU."""
 
     time: float
     noised: Tensor  # what the network got
@@ -41,6 +41,7 @@ class Recorder:
     rows: list[Row] = field(default_factory=list)
     num_steps: int = 0
     num_blocks: int = 0
+    shapes: set[tuple[int, ...]] = field(default_factory=set)  # of the network's input, without the batch
     is_half: bool = False  # whether outputs or gradients are of half precision
     failure: str = ""  # the first error of the recording itself, which never reaches the training
 
@@ -140,6 +141,7 @@ class Recorder:
         if output.shape != noised.shape:
             return
         self.num_steps += 1
+        self.shapes.add(tuple(noised.shape[1:]))
         noises, images = (
             [tensor for tensor in tensors if tensor.shape[1:] == noised.shape[1:] and len(tensor) >= len(noised)]
             for tensors in (drawn, _tensors(batch))
@@ -197,8 +199,7 @@ def _noise_of(noised: Tensor, image: Tensor | None, drawn: Sequence[Tensor]) -> 
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    flat = tensor.detach().flatten(1)
-    return flat[:, :: max(1, flat.shape[1] // MAX_VALUES)].cpu().double()
+    return middle(tensor.detach()).flatten(1).cpu().double()
 
 
 def _is_compiled(module: nn.Module) -> bool:

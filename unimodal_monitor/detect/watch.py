@@ -1,5 +1,6 @@
 """Whether a denoiser is what the job trains: confirmed, settled otherwise, or refused on its own training steps."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -13,11 +14,13 @@ from unimodal_monitor.denoisers.network import NetworkDenoiser
 from unimodal_monitor.detect.convention import Convention, Fit
 from unimodal_monitor.detect.record import Recorder, Row
 from unimodal_monitor.detect.schedule import find_adapter, find_schedules
+from unimodal_monitor.detect.space import compare_space
 
 FITS, FITS_HALF = 5e-3, 5e-2  # largest error of a convention that agrees, in float32 and in half precision
 SAME, SAME_HALF = 3e-5, 2e-2  # errors up to which two conventions agree equally well
 CONFLICT = 0.3  # error from which a convention contradicts the steps
 SIGNS = 0.95  # fraction of gradients with the sign of output minus target, where the loss is no squared error
+MIN_COMPARED = 12  # images seen, to compare the probe images with them
 MAX_WAITS = 8  # steps before the optimizer's first that are not recorded
 WORDS = (
     *("flow", "flow:data", "flow:to_data", "flow:data:to_noise", "flow:epsilon", "flow:x0", "flow:data:x0"),
@@ -60,6 +63,7 @@ class Watch:
     Args:
         owner: Module around the network, in which other schedules are searched.
         denoiser: What the monitor would measure.
+        images: (N, C, ...) members of the probe set, compared with the images seen.
         given: "schedule" or "denoiser" where the user gave one: it is not replaced, but refused.
         callbacks: Of the trainer, searched for averages that are not read.
     """
@@ -69,10 +73,11 @@ class Watch:
         owner: nn.Module,
         denoiser: Denoiser,
         *,
+        images: Tensor | None = None,
         given: str | None = None,
         callbacks: Sequence[object] = (),
     ) -> None:
-        self.owner, self.denoiser, self.given, self.callbacks = owner, denoiser, given, callbacks
+        self.owner, self.denoiser, self.images, self.given, self.callbacks = owner, denoiser, images, given, callbacks
         self.recorder = Recorder(owner, denoiser.network)
         self.verification: Verification | None = None
         self._versions, self._num_waits = self._versions_now(), 0
@@ -97,8 +102,21 @@ class Watch:
                 found = self._not_verified(f"the training steps could not be read: {type(error).__name__}: {error}")
             if found.state == "settled" and self.given is not None:
                 found = Verification("refused", f"schedule: {found.reason}; give that, or denoiser=")
+            if found.state in ("confirmed", "settled") and (difference := self._difference_of_images(found.word)):
+                found = Verification("refused", f"transform: {difference}")
             self.verification = found
         return self.verification
+
+    def _difference_of_images(self, word: str | None) -> str | None:
+        """How the probe images differ from those that the network is trained on."""
+        if self.images is None or len(self.recorder.shapes) != 1:  # of several shapes any may be probed
+            return None
+        denoiser = cast(NetworkDenoiser, self.denoiser) if word is None else dict(self._named())[word]
+        seen, rows = Convention(denoiser).clean(self.recorder.rows, most=1.0 if self.recorder.is_half else math.inf)
+        if len(seen) < MIN_COMPARED:
+            return None
+        image = None if rows[0].image is None else torch.stack([cast(Tensor, row.image) for row in rows])
+        return compare_space(self.images, seen, shape=next(iter(self.recorder.shapes)), image=image)
 
     def _versions_now(self) -> list[int]:
         """They change when an optimizer writes into a parameter."""

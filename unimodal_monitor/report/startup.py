@@ -28,6 +28,10 @@ def startup_line(plan: Plan, *, num_unreachable: int, seconds: float, max_overhe
         names = [name for name, other in plan.missing.items() if other == reason]
         of_which = ", of members and of a twelfth of the probed images" if is_labelled else ""
         parts += [f"not measured: {', '.join(names)} ({reason}{of_which})"]
+    if plan.probe_set.members.varies:
+        parts += [
+            "the members' dataset augments at random: what is measured is one view of each, give members= without"
+        ]
     parts += [plan.shift] if plan.shift is not None else []
     if not is_labelled and (plan.shift is not None or not plan.num_pairs):
         parts += ["without labels the default alarm cannot be raised without a gap to trust"]
@@ -37,7 +41,7 @@ def startup_line(plan: Plan, *, num_unreachable: int, seconds: float, max_overhe
 
 
 def watching_line(
-    owner: nn.Module, denoiser: Denoiser, verification: Verification, *, callbacks: Sequence[object] = ()
+    owner: nn.Module, denoiser: Denoiser, verification: Verification, *, images: str, callbacks: Sequence[object] = ()
 ) -> str:
     """The network, the weights, the schedule and the condition of a denoiser, and what the training steps say of it."""
     network, average = denoiser.network, getattr(denoiser, "weights", None)
@@ -52,7 +56,7 @@ def watching_line(
     ]
     for name, value in (getattr(denoiser, "condition", None) or {}).items():
         parts.append(f"condition {name} {tuple(value.shape) if isinstance(value, Tensor) else value}")
-    line = f"{', '.join(parts)}; {verification.text}"
+    line = f"{', '.join(parts)}, images {images}; {verification.text}"
     used = getattr(average, "source", None)
     unread = unread_averages(owner, network, callbacks=callbacks, used=used)
     return f"{line}; not read: {', '.join(unread)}" if unread else line
