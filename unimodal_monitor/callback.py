@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pytorch_lightning import Callback
@@ -13,32 +13,34 @@ from torch.utils.data import Dataset
 from unimodal_monitor.alarm.alarm import Alarm
 from unimodal_monitor.budget import Budget
 from unimodal_monitor.check import Check
-from unimodal_monitor.data.job_images import dataset_of, draw_probe_set
+from unimodal_monitor.data.job_images import draw_probe_set_of
 from unimodal_monitor.data.probe_set import ProbeSet
 from unimodal_monitor.denoisers.base import Denoiser
 from unimodal_monitor.detect.attributes import resolve
 from unimodal_monitor.detect.find import find_denoiser
+from unimodal_monitor.detect.search import Search
+from unimodal_monitor.forward.distributed import Ranks
 from unimodal_monitor.monitor import Monitor
 from unimodal_monitor.reaction import Reaction
-from unimodal_monitor.report.console import ConsoleReporter
+from unimodal_monitor.report.console import ConsoleReporter, warn
 from unimodal_monitor.report.loggers import LoggerReporter
 from unimodal_monitor.report.scalars import headline
 from unimodal_monitor.signals import Signal
 
-SEARCH = ("net", "schedule", "ema", "condition", "null_class")  # arguments that go to `find_denoiser`
+SEARCH = ("ema", "condition", "null_class")  # arguments that go to `find_denoiser`, beside net and schedule
 OPTIONS = (
     *("every_n_train_steps", "max_overhead", "on_alarm", "copy_audit", "copy_audit_seconds", "sigmas", "layer"),
     *("extra_layers", "probe", "signals", "alarm", "batch_size", "seed", "name"),
 )
 """Arguments that go to `Monitor`."""
+DRAWN = ("members", "heldout", "num_members", "num_heldout", "transform", "seed")  # that choose the probe images
 SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
 
 
 class UnimodalMonitor(Callback):
     """Watches a diffusion model while it trains, in a Trainer of `pytorch_lightning` or `lightning.pytorch`.
 
-    It needs no change of the LightningModule, changes nothing of the training, and an error inside a check does not
-    end the run.
+    It changes nothing of the LightningModule and of the training, and an error inside a check does not end the run.
 
     >>> monitor = UnimodalMonitor(every_n_train_steps=1000, on_alarm="stop")
     >>> monitor.history  # Trainer(callbacks=[monitor]).fit(...) fills it
@@ -71,14 +73,9 @@ class UnimodalMonitor(Callback):
         ValueError: Before the first step, if anything above does not fit the job.
     """
 
-    probe_set: ProbeSet | None
-    members: Any
-    heldout: Any
-    denoiser: Any
-    net: Any
-    schedule: Any
-    dirpath: Path | str | None
-    name: str
+    if TYPE_CHECKING:  # every argument is an attribute
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __init__(
         self,
@@ -114,14 +111,15 @@ class UnimodalMonitor(Callback):
         Budget(every_n_train_steps, max_overhead)
         Reaction(on_alarm, copy_audit, copy_audit_seconds)
         vars(self).update({key: value for key, value in locals().items() if key not in ("self", "__class__")})
-        if probe_set is not None and {members, heldout, transform, num_members, num_heldout} != {None}:
+        if probe_set is not None and any(getattr(self, key) is not None for key in DRAWN if key != "seed"):
             raise ValueError("give probe_set=, or members=, heldout= and the like, not both")
         self.history: list[Check] = []
         self.written_to: Path | None = None
         self._monitor: Monitor | None = None
+        self._search: Search | None = None
         self._recording = ExitStack()
         self._saved: dict[str, Any] = {}
-        self._is_loaded = False
+        self._is_loaded = self._goes_on = False
 
     @property
     def state_key(self) -> str:
@@ -138,35 +136,31 @@ class UnimodalMonitor(Callback):
         if trainer.fast_dev_run:
             return
         saved = self.state_dict()
-        goes_on = self._is_loaded or (bool(saved) and trainer.global_step >= max(1, saved["last_step"]))
-        try:
-            monitor = self._make_monitor(trainer, pl_module)
-            line = monitor.start()
-        except Exception as error:
-            raise ValueError(f"unimodal_monitor: {error}") from error
-        monitor.reporters.say(line)
-        if goes_on:
-            monitor.load_state_dict(saved)
-        self._monitor, self._saved, self._is_loaded, self.history = monitor, {}, False, monitor.history
-        if goes_on:
-            self._publish(trainer)
-        else:
-            self._step(trainer)
+        self._goes_on = self._is_loaded or (bool(saved) and trainer.global_step >= max(1, saved["last_step"]))
+        ranks = Ranks.of_this_process(pl_module.device) if trainer.world_size > 1 else Ranks()
+        given = {"net": self.net, "schedule": self.schedule, "condition": self.condition}
+        self._search = Search(pl_module, **given, ranks=ranks)
+        self._search.word = saved.get("settled") if self._goes_on else None
+        self._begin(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Record the step that follows, until the denoiser is verified."""
-        if self._monitor is not None:
-            self._recording.enter_context(self._monitor.watching(batch))
+        if (recorder := self._monitor or self._search) is not None:
+            self._recording.enter_context(recorder.watching(batch))
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """End the recording, and make a check where one is due."""
         self._recording.close()
+        if self._monitor is None and self._search is not None and self._search.settle():
+            self._begin(trainer, pl_module)
         self._step(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Say that a fit was too short to verify the denoiser."""
+        """Say that a fit was too short to verify the denoiser, or to find it."""
         if self._monitor is not None:
             self._monitor.settle(is_last=True)
+        elif self._search is not None:
+            warn(f"{self.name}: no check was made, the training ended too soon to find this: {self._search.reason}")
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Let go of the network as after a fit: Lightning tears nothing down then."""
@@ -174,7 +168,7 @@ class UnimodalMonitor(Callback):
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Let go of the network; history and state stay."""
-        self._saved, self._monitor = self.state_dict(), None
+        self._saved, self._monitor, self._search = self.state_dict(), None, None
         with suppress(ValueError):  # a step that was interrupted contradicts nothing
             self._recording.close()
         for method in ("log", "log_dict"):  # bound to the module by Lightning
@@ -188,22 +182,38 @@ class UnimodalMonitor(Callback):
         """Kept until the fit starts."""
         self._saved, self._is_loaded, self.written_to = state_dict, True, None
 
-    def _make_monitor(self, trainer: Any, pl_module: Any) -> Monitor:
+    def _begin(self, trainer: Any, pl_module: Any) -> None:
+        """Make the monitor and try one forward; what is not found is looked for in the next training steps."""
+        assert self._search is not None
+        try:
+            monitor = self._make_monitor(trainer, pl_module, self._search)
+            line = monitor.start()
+        except Exception as error:
+            if self._search.can_help(error):
+                return
+            raise ValueError(self._search.explain(error)) from error
+        monitor.reporters.say(line)
+        if self._goes_on:
+            monitor.load_state_dict(self._saved)
+        self._monitor, self._saved, self._is_loaded, self.history = monitor, {}, False, monitor.history
+        (self._publish if self._goes_on else self._step)(trainer)
+
+    def _make_monitor(self, trainer: Any, pl_module: Any, search: Search) -> Monitor:
         if (strategy := type(trainer.strategy).__name__) in SHARDED:
             what = f"{strategy} shards the parameters, and a check runs only a part of the network"
             raise ValueError(f"{what}; the monitor supports single devices and DDP")
         denoiser = self.denoiser
         net: Any = resolve(pl_module, self.net, argument="net") if isinstance(self.net, str) else self.net
         if denoiser is None:
-            search = {key: getattr(self, key) for key in SEARCH}
-            denoiser = find_denoiser(pl_module, callbacks=trainer.callbacks, **search)
+            given = {key: getattr(self, key) for key in SEARCH}
+            denoiser = find_denoiser(pl_module, callbacks=trainer.callbacks, **given, **search.found)
         elif not isinstance(denoiser, Denoiser | nn.Module):
             denoiser = denoiser(pl_module) if net is None else denoiser
-        given = "denoiser" if self.denoiser is not None else None if self.schedule is None else "schedule"
-        beside_logs = Path(trainer.log_dir or trainer.default_root_dir) / self.name  # `log_dir` is a collective call
+        given_by_user = "denoiser" if self.denoiser is not None else None if self.schedule is None else "schedule"
+        beside_logs = Path(trainer.log_dir or trainer.default_root_dir) / self.name  # a collective call
         monitor = Monitor(
             denoiser,
-            self.probe_set or self._draw_probe_set(trainer, pl_module),
+            self.probe_set or draw_probe_set_of(trainer, pl_module, **{key: getattr(self, key) for key in DRAWN}),
             **{key: getattr(self, key) for key in OPTIONS},
             net=net,
             precision=trainer.precision_plugin.forward_context,
@@ -214,19 +224,8 @@ class UnimodalMonitor(Callback):
                 *(LoggerReporter(logger, prefix=self.name) for logger in trainer.loggers),
             ],
         )
-        monitor.checker.watch_in(pl_module, given=given, callbacks=trainer.callbacks)
+        monitor.checker.watch_in(pl_module, given=given_by_user, callbacks=trainer.callbacks)
         return monitor
-
-    def _draw_probe_set(self, trainer: Any, pl_module: Any) -> ProbeSet:
-        """From what was given, or else from the datasets of the job's own dataloaders."""
-        members, heldout, source = self.members, self.heldout, trainer.fit_loop.epoch_loop.val_loop._data_source
-        if members is None:
-            members = dataset_of(trainer.train_dataloader, role="members")
-        if heldout is None:
-            loader = trainer.val_dataloaders or (source.dataloader() if source.is_defined() else None)
-            heldout = dataset_of(loader, role="heldout")
-        options = {name: getattr(self, name) for name in ("num_members", "num_heldout", "transform", "seed")}
-        return draw_probe_set(members, heldout, **options, module=pl_module)
 
     def _step(self, trainer: Any) -> None:
         if self._monitor is not None and self._monitor.step(trainer.global_step) is not None:

@@ -13,6 +13,7 @@ from unimodal_monitor.copies.audit import Audit, audit_copies
 from unimodal_monitor.data.probe_set import ProbeSet
 from unimodal_monitor.denoisers.base import Denoiser, as_denoiser, device_of
 from unimodal_monitor.denoisers.network import NetworkDenoiser
+from unimodal_monitor.detect.call import describe
 from unimodal_monitor.detect.schedule import find_adapter
 from unimodal_monitor.detect.space import name_range
 from unimodal_monitor.detect.watch import Verification, Watch
@@ -28,6 +29,18 @@ from unimodal_monitor.report.startup import startup_line, watching_line
 from unimodal_monitor.signals import Measured
 
 SAME = 1e-3  # largest relative difference of two identical calls
+
+
+class CallError(ValueError):
+    """The trial forward failed; says with which arguments the network was called."""
+
+    def __init__(self, denoiser: Denoiser, shape: Sequence[int], error: Exception) -> None:
+        conditions = getattr(denoiser, "condition", None) or {}
+        given = ", ".join(["times", *(f"{name} {describe(value)}" for name, value in conditions.items())])
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        name = type(denoiser.network).__name__
+        super().__init__(f"{reason}; the trial forward called {name} with images {tuple(shape)}, {given}")
+        self.is_of_a_call = True
 
 
 class Checker:
@@ -160,7 +173,10 @@ class Checker:
         return own or cast(Audit, sent)
 
     def _features(self, go: Go, run: Pass) -> Tensor:
-        (batch,) = go(run)
+        try:
+            (batch,) = go(run)
+        except Exception as error:
+            raise CallError(self.denoiser, run.images[run.rows].shape, error) from error
         return batch.features[self.plan.layers[-1]].double()
 
     @contextmanager

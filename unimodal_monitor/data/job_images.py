@@ -57,6 +57,17 @@ def draw_probe_set(
     )
 
 
+def draw_probe_set_of(trainer: Any, module: nn.Module, *, members: Any, heldout: Any, **options: Any) -> ProbeSet:
+    """`draw_probe_set`; datasets that are None are those of a Lightning trainer's own dataloaders."""
+    if members is None:
+        members = dataset_of(trainer.train_dataloader, role="members")
+    if heldout is None:  # not loaded before the first epoch that validates
+        source = trainer.fit_loop.epoch_loop.val_loop._data_source
+        loader = trainer.val_dataloaders or (source.dataloader() if source.is_defined() else None)
+        heldout = dataset_of(loader, role="heldout")
+    return draw_probe_set(members, heldout, module=module, **options)
+
+
 def dataset_of(loader: Any, *, role: str) -> Any:
     """The dataset of a job's dataloader, which must be one."""
     loader = loader[0] if isinstance(loader, list | tuple) and len(loader) == 1 else loader

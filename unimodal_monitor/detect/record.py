@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 from unimodal_monitor.denoisers.base import unwrap
-from unimodal_monitor.denoisers.network import _first_tensor, forward_parameters, input_names
+from unimodal_monitor.denoisers.network import _first_tensor
+from unimodal_monitor.detect.call import Call, tensors_in
 from unimodal_monitor.detect.space import middle
 
 MAX_ROWS = 16  # images of one step
@@ -56,7 +57,7 @@ class Recorder:
         """Why nothing can be recorded, if so."""
         for module in self.owner.modules():
             inner = unwrap(module)
-            if _is_compiled(module) and inner is not self.network and self.network in set(module.modules()):
+            if is_compiled(module) and inner is not self.network and self.network in set(module.modules()):
                 return f"{type(inner).__name__} is compiled as a whole, around the network"
         return "the training step is compiled as a whole" if getattr(self.owner, "_compiler_ctx", None) else None
 
@@ -68,7 +69,7 @@ class Recorder:
         step: dict[str, Any] = {}
         impl = module._compiled_call_impl
         others = (m for m in self.owner.modules() if m is not module and m is not self.network)
-        has_other_compiled = any(map(_is_compiled, others))  # which would run uncompiled below a dispatch mode
+        has_other_compiled = any(map(is_compiled, others))  # which would run uncompiled below a dispatch mode
 
         def softly(work: Callable[..., None], *args: Any) -> None:
             try:
@@ -121,17 +122,10 @@ class Recorder:
             softly(self._keep, step, batch, draws.drawn)
 
     def _inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        names = list(forward_parameters(self.network)) or [str(i) for i in range(len(args))]
-        given = {**dict(zip(names, args, strict=False)), **kwargs}
-        image_name, time_name = input_names(self.network)
-        image, time = given.get(image_name or "0"), given.get(time_name or "1")
-        if not isinstance(image, Tensor) or time is None:
+        call = Call.bind("", self.network, args, kwargs)
+        if call.image is None or call.time is None:
             return {"missing": True}
-        time = torch.as_tensor(time).detach().reshape(-1)
-        if time.numel() not in (1, len(image)):
-            return {"missing": True}
-        time = time.expand(len(image))[:MAX_ROWS].cpu().double()
-        return {"noised": image.detach()[:MAX_ROWS].clone(), "time": time}
+        return {"noised": call.image[:MAX_ROWS].clone(), "time": call.time[:MAX_ROWS].cpu().double(), "call": call}
 
     def _keep(self, step: Mapping[str, Any], batch: object, drawn: Sequence[Tensor]) -> None:
         noised, output, gradient = step["noised"], step["output"], step["gradient"]
@@ -144,7 +138,7 @@ class Recorder:
         self.shapes.add(tuple(noised.shape[1:]))
         noises, images = (
             [tensor for tensor in tensors if tensor.shape[1:] == noised.shape[1:] and len(tensor) >= len(noised)]
-            for tensors in (drawn, _tensors(batch))
+            for tensors in (drawn, tensors_in(batch))
         )
         values = (_flat(noised), _flat(output), _flat(gradient))
         image = _flat(images[0][: len(noised)]) if images else None
@@ -202,16 +196,6 @@ def _flat(tensor: Tensor) -> Tensor:
     return middle(tensor.detach()).flatten(1).cpu().double()
 
 
-def _is_compiled(module: nn.Module) -> bool:
+def is_compiled(module: nn.Module) -> bool:
+    """Whether torch.compile has wrapped it, or changed it in place."""
     return module._compiled_call_impl is not None or hasattr(module, "_orig_mod")
-
-
-def _tensors(batch: object) -> Iterator[Tensor]:
-    if isinstance(batch, Tensor):
-        yield batch
-    elif isinstance(batch, Mapping):
-        for value in batch.values():
-            yield from _tensors(value)
-    elif isinstance(batch, list | tuple):
-        for value in batch:
-            yield from _tensors(value)

@@ -31,6 +31,9 @@ WORDS = (
 )
 
 
+NO_FIT = Fit(1.0, 1.0, 0.0)  # of no convention at all
+
+
 @dataclass(frozen=True)
 class Verification:
     """What the training steps say about the denoiser.
@@ -62,7 +65,8 @@ class Watch:
 
     Args:
         owner: Module around the network, in which other schedules are searched.
-        denoiser: What the monitor would measure.
+        denoiser: What the monitor would measure; None to find the schedule of `network` alone.
+        network: Network that is recorded; None for the denoiser's.
         images: (N, C, ...) members of the probe set, compared with the images seen.
         given: "schedule" or "denoiser" where the user gave one: it is not replaced, but refused.
         callbacks: Of the trainer, searched for averages that are not read.
@@ -71,18 +75,20 @@ class Watch:
     def __init__(
         self,
         owner: nn.Module,
-        denoiser: Denoiser,
+        denoiser: Denoiser | None,
         *,
+        network: nn.Module | None = None,
         images: Tensor | None = None,
         given: str | None = None,
         callbacks: Sequence[object] = (),
     ) -> None:
         self.owner, self.denoiser, self.images, self.given, self.callbacks = owner, denoiser, images, given, callbacks
-        self.recorder = Recorder(owner, denoiser.network)
+        self.network: nn.Module = network if denoiser is None else denoiser.network  # type: ignore[assignment]
+        self.recorder = Recorder(owner, self.network)
         self.verification: Verification | None = None
         self._versions, self._num_waits = self._versions_now(), 0
         reason = self.recorder.obstacle
-        if not isinstance(denoiser, NetworkDenoiser):
+        if not isinstance(denoiser, NetworkDenoiser | None):
             reason = "it calls its network in a way of its own"
         if reason is not None:
             self.verification = self._not_verified(reason)
@@ -100,6 +106,8 @@ class Watch:
                 found = self._verify()
             except Exception as error:  # the training goes on
                 found = self._not_verified(f"the training steps could not be read: {type(error).__name__}: {error}")
+            if self.denoiser is None and found.state == "not verified":
+                found = _refused(f"no noise schedule was found, and the training steps do not tell it: {found.reason}")
             if found.state == "settled" and self.given is not None:
                 found = Verification("refused", f"schedule: {found.reason}; give that, or denoiser=")
             if found.state in ("confirmed", "settled") and (difference := self._difference_of_images(found.word)):
@@ -120,7 +128,7 @@ class Watch:
 
     def _versions_now(self) -> list[int]:
         """They change when an optimizer writes into a parameter."""
-        return [parameter._version for parameter in self.denoiser.network.parameters() if parameter.requires_grad]
+        return [parameter._version for parameter in self.network.parameters() if parameter.requires_grad]
 
     def _not_verified(self, reason: str) -> Verification:
         return Verification("not verified", reason, is_given=self.given == "denoiser")
@@ -131,12 +139,12 @@ class Watch:
             return self._not_verified(f"the training steps could not be read: {self.recorder.failure}")
         if not self.recorder.is_done or len(rows) < 2:
             if num == 0 and self.recorder.num_blocks >= 3:
-                network = type(self.denoiser.network).__name__
+                network = type(self.network).__name__
                 return self._not_verified(f"{network} was not called with images, times and gradients")
             return self._not_verified(f"only {num} training steps were seen")
         steps, tolerance = f"on {num} training steps", FITS_HALF if self.recorder.is_half else FITS
         same = SAME_HALF if self.recorder.is_half else SAME
-        guess = Convention(cast(NetworkDenoiser, self.denoiser)).fit(rows)
+        guess = NO_FIT if self.denoiser is None else Convention(cast(NetworkDenoiser, self.denoiser)).fit(rows)
         others = {word: Convention(denoiser).fit(rows) for word, denoiser in self._named()}
         best = min([guess, *others.values()], key=lambda fit: fit.error)
         if guess.error <= tolerance and guess.error <= max(3 * best.error, same):
@@ -156,7 +164,7 @@ class Watch:
 
     def _named(self) -> Iterator[tuple[str, NetworkDenoiser]]:
         """Every named convention, and the job's own schedules with each prediction and scale of time."""
-        network, words = self.denoiser.network, list(WORDS)
+        network, words = self.network, list(WORDS)
         for path, schedule in find_schedules(self.owner, network).items():
             if (alphas := getattr(schedule, "alphas_cumprod", None)) is not None:
                 path = "alphas_cumprod" if schedule is self.owner else path
@@ -183,6 +191,8 @@ def _settled(words: list[str], guess: Fit, steps: str, name: str) -> Verificatio
 
 
 def _difference(guess: Fit, steps: str, name: str) -> str:
+    if guess is NO_FIT:
+        return f"no noise schedule was found, and the network was watched {steps}"
     parts = [f"the network's inputs differ by {guess.input:.0%}"] * (guess.input > FITS)
     parts += [f"the loss's target differs by {guess.target:.0%}"] * (guess.target > FITS)
     return f"{name} disagrees with what was seen {steps}: {', '.join(parts) or 'the signs of the gradient'}"

@@ -1,0 +1,129 @@
+"""What a job's module does not tell, learned from its first training steps: the network, its call, and the schedule."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Any
+
+import torch
+from torch import nn
+
+from unimodal_monitor.denoisers.base import unwrap
+from unimodal_monitor.denoisers.network import _first_tensor
+from unimodal_monitor.detect.call import Call
+from unimodal_monitor.detect.find import find_network
+from unimodal_monitor.detect.record import is_compiled
+from unimodal_monitor.detect.watch import Watch
+from unimodal_monitor.forward.distributed import Ranks
+
+ASKED = ("net:", "schedule:", "condition:", "null_class:")  # how errors begin that ask for what was not found
+
+
+class CallRecorder:
+    """Finds the outermost trained modules that a training step calls with images and times, and that give images."""
+
+    def __init__(self, owner: nn.Module) -> None:
+        self.owner = owner
+        self.calls: list[Call] = []
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record the step in the block; compiled modules would keep the hooks, so that nothing is then recorded."""
+        handles, begun = [], dict[str, Call]()
+        modules = [(path, module) for path, module in self.owner.named_modules() if path and _is_trained(module)]
+        for path, module in modules if not any(is_compiled(m) for m in self.owner.modules()) else ():
+
+            def before(module: nn.Module, args: Any, kwargs: Any, path: str = path) -> None:
+                with suppress(Exception):  # the training goes on
+                    if torch.is_grad_enabled() and path not in begun:
+                        begun[path] = Call.bind(path, unwrap(module), args, kwargs)
+
+            def after(module: nn.Module, args: Any, kwargs: Any, output: Any, path: str = path) -> None:
+                with suppress(Exception):
+                    call, result = begun[path], _first_tensor(output)
+                    gives_images = call.image is not None and result.shape[2:] == call.image.shape[2:]
+                    if gives_images and call.time is not None and result.requires_grad:
+                        self.calls.append(call)
+
+            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+            handles.append(module.register_forward_hook(after, with_kwargs=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+        paths = {call.path for call in self.calls}
+        inner = {path for path in paths if any(path.startswith(f"{other}.") for other in paths)}
+        self.calls = list({call.path: call for call in self.calls if call.path not in inner}.values())
+
+
+class Search:
+    """Tries that fail for want of something that the first training steps tell.
+
+    Args:
+        owner: The job's module.
+        net: What the user gave, as are the next two.
+        schedule: None if it is to be found.
+        condition: None or "batch" if it is to be found.
+        ranks: Which of them agree.
+    """
+
+    def __init__(self, owner: nn.Module, *, net: Any, schedule: Any, condition: Any, ranks: Ranks) -> None:
+        self.owner, self.net, self.schedule, self.ranks = owner, net, schedule, ranks
+        self.word: str | None = None  # schedule= that the training steps agree with
+        self._given = {"net:": net, "schedule:": schedule, "condition:": None if condition == "batch" else condition}
+        self.call: Call | None = None
+        self.reason = ""  # what the last try asked for
+        self._calls: CallRecorder | None = None
+        self._watch: Watch | None = None
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """Arguments for `find_denoiser` beside those that the user gave."""
+        net = self.net if self.net is not None or self.call is None else self.call.path
+        return {"net": net, "schedule": self.schedule if self.schedule is not None else self.word}
+
+    def can_help(self, error: Exception) -> bool:
+        """Whether the next training steps may tell what the error asks for; then they are to be recorded."""
+        asked = next((start for start in ASKED if str(error).startswith(start)), None)
+        is_open = asked is not None and self._given.get(asked) is None
+        self._calls = self._watch = None
+        self.reason = str(error)
+        if asked == "schedule:" and is_open and self.word is None:
+            with suppress(ValueError):
+                network = find_network(self.owner, net=self.found["net"])[1]
+                self._watch = Watch(self.owner, None, network=network)
+        elif self.call is None and (is_open or getattr(error, "is_of_a_call", False)):
+            self._calls = CallRecorder(self.owner)
+        return self._watch is not None or self._calls is not None
+
+    def watching(self, batch: object) -> AbstractContextManager[None]:
+        """Record the training step in the block."""
+        if self._watch is not None:
+            return self._watch.recording(batch)
+        return nullcontext() if self._calls is None else self._calls.recording()
+
+    def settle(self) -> bool:
+        """Whether enough was recorded for another try."""
+        if (watch := self._watch) is not None:
+            found = self.ranks.broadcast(self.ranks.together(watch.settle))
+            if found is not None and found.word is None:
+                raise ValueError(f"unimodal_monitor: {found.reason}")
+            self.word = None if found is None else found.word
+            return found is not None
+        if self._calls is None:
+            return False
+        calls, self._calls = self._calls.calls, None
+        if len(calls) > 1 and self.net is None:
+            several = "; ".join(map(str, calls))
+            raise ValueError(f"unimodal_monitor: net: the training step calls several networks, {several}; name one")
+        self.call = calls[0] if calls else None
+        return True
+
+    def explain(self, error: Exception) -> str:
+        """The error with what the training step was seen to call."""
+        seen = "" if self.call is None else f"; the training step calls {self.call}"
+        return f"unimodal_monitor: {error}{seen}"
+
+
+def _is_trained(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
