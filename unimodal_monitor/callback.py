@@ -27,7 +27,6 @@ from unimodal_monitor.report.loggers import LoggerReporter
 from unimodal_monitor.report.scalars import headline
 from unimodal_monitor.signals import Signal
 
-SEARCH = ("ema", "condition", "null_class")  # arguments that go to `find_denoiser`, beside net and schedule
 OPTIONS = (
     *("every_n_train_steps", "max_overhead", "on_alarm", "copy_audit", "copy_audit_seconds", "sigmas", "layer"),
     *("extra_layers", "probe", "signals", "alarm", "batch_size", "seed", "name"),
@@ -61,7 +60,8 @@ class UnimodalMonitor(Callback):
         net: Network in the LightningModule, by dotted name or itself; None finds it where there is one.
         schedule: Noise schedule, as `find_denoiser` takes it; None finds it.
         ema: Averaged weights, by dotted name or itself; None finds them, False reads the raw weights.
-        condition: Keyword arguments of every call of the network, such as the empty prompt's embedding.
+        condition: Keyword arguments of every call of the network, such as the empty prompt's embedding; "batch" for
+            those of the first image that is trained on, where the network is not trained without.
         null_class: Class number that means "no class", for networks that take one.
         denoiser: `Denoiser`, or a function of the LightningModule that gives one, in place of the last five; with `net`
             any callable `denoiser(noised, sigma) -> denoised`.
@@ -94,7 +94,7 @@ class UnimodalMonitor(Callback):
         net: nn.Module | str | None = None,
         schedule: object | str | None = None,
         ema: object | str | bool | None = None,
-        condition: Mapping[str, Any] | None = None,
+        condition: Mapping[str, Any] | str | None = None,
         null_class: int | None = None,
         denoiser: Denoiser | Callable[[nn.Module], Denoiser] | None = None,
         sigmas: Tensor | Sequence[float] | None = None,
@@ -205,8 +205,9 @@ class UnimodalMonitor(Callback):
         denoiser = self.denoiser
         net: Any = resolve(pl_module, self.net, argument="net") if isinstance(self.net, str) else self.net
         if denoiser is None:
-            given = {key: getattr(self, key) for key in SEARCH}
-            denoiser = find_denoiser(pl_module, callbacks=trainer.callbacks, **given, **search.found)
+            given = {"ema": self.ema, "null_class": self.null_class, "condition": search.condition(self.condition)}
+            found = find_denoiser(pl_module, callbacks=trainer.callbacks, **given, **search.found)
+            denoiser = search.adapt(found)
         elif not isinstance(denoiser, Denoiser | nn.Module):
             denoiser = denoiser(pl_module) if net is None else denoiser
         given_by_user = "denoiser" if self.denoiser is not None else None if self.schedule is None else "schedule"

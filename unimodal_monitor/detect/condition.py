@@ -12,6 +12,10 @@ from unimodal_monitor.detect.attributes import class_names
 LABEL_NAMES = ("class_labels", "y", "labels", "label", "classes", "class_cond")
 
 
+class BatchCondition(dict[str, object]):
+    """Conditions of the first image that the job trained on: a last resort."""
+
+
 def null_condition(
     network: nn.Module, *, condition: Mapping[str, object] | None = None, null_class: int | None = None
 ) -> dict[str, object]:
@@ -19,7 +23,8 @@ def null_condition(
 
     What the user gives is kept. A class without `null_class` is the extra row of the network's class embedding.
     """
-    given, names = dict(condition or {}), forward_parameters(network)
+    kind = BatchCondition if isinstance(condition, BatchCondition) else dict
+    given, names = kind(condition or {}), forward_parameters(network)
     label = next((name for name in LABEL_NAMES if name in names), None)
     if null_class is not None and label is None:
         name = type(network).__name__

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 from unimodal_monitor.denoisers.base import unwrap
 from unimodal_monitor.denoisers.network import _first_tensor
 from unimodal_monitor.detect.call import Call, tensors_in
+from unimodal_monitor.detect.conditions import ConditionsSeen
 from unimodal_monitor.detect.space import middle
 
 MAX_ROWS = 16  # images of one step
@@ -39,6 +40,7 @@ class Recorder:
 
     owner: nn.Module
     network: nn.Module
+    conditions: ConditionsSeen
     rows: list[Row] = field(default_factory=list)
     num_steps: int = 0
     num_blocks: int = 0
@@ -50,7 +52,8 @@ class Recorder:
     def is_done(self) -> bool:
         """Whether enough was seen, or nothing will be."""
         is_enough = len(self.rows) >= NUM_ROWS and len({row.time for row in self.rows}) >= 3
-        return (is_enough and self.num_steps >= NUM_STEPS) or self.num_blocks >= MAX_STEPS or bool(self.failure)
+        is_enough = is_enough and self.num_steps >= NUM_STEPS and not self.conditions.is_open
+        return is_enough or self.num_blocks >= MAX_STEPS or bool(self.failure)
 
     @property
     def obstacle(self) -> str | None:
@@ -135,6 +138,7 @@ class Recorder:
         if output.shape != noised.shape:
             return
         self.num_steps += 1
+        self.conditions.add(step["call"])
         self.shapes.add(tuple(noised.shape[1:]))
         noises, images = (
             [tensor for tensor in tensors if tensor.shape[1:] == noised.shape[1:] and len(tensor) >= len(noised)]

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from unimodal_monitor.denoisers.base import unwrap
-from unimodal_monitor.denoisers.network import _first_tensor
+from unimodal_monitor.denoisers.base import Denoiser, unwrap
+from unimodal_monitor.denoisers.network import NetworkDenoiser, _first_tensor
 from unimodal_monitor.detect.call import Call
+from unimodal_monitor.detect.condition import BatchCondition
+from unimodal_monitor.detect.conditions import like_the_job
 from unimodal_monitor.detect.find import find_network
 from unimodal_monitor.detect.record import is_compiled
 from unimodal_monitor.detect.watch import Watch
@@ -81,6 +83,21 @@ class Search:
         """Arguments for `find_denoiser` beside those that the user gave."""
         net = self.net if self.net is not None or self.call is None else self.call.path
         return {"net": net, "schedule": self.schedule if self.schedule is not None else self.word}
+
+    def condition(self, given: Any) -> Any:
+        """What the user gave, or the conditions of the batch that the search has seen."""
+        if given != "batch":
+            return given
+        if self.call is None:
+            raise ValueError("condition: 'batch' takes the conditions of the first training step, and none was seen")
+        return BatchCondition(self.call.first())
+
+    def adapt(self, denoiser: Denoiser) -> Denoiser:
+        """The denoiser, with one-hot classes in its condition where the job passes such."""
+        if isinstance(denoiser, NetworkDenoiser):
+            changed = like_the_job(denoiser.condition or {}, self.call)
+            denoiser.condition = {**(denoiser.condition or {}), **changed} if changed else denoiser.condition
+        return denoiser
 
     def can_help(self, error: Exception) -> bool:
         """Whether the next training steps may tell what the error asks for; then they are to be recorded."""

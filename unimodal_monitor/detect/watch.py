@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unimodal_monitor.denoisers.base import Denoiser
 from unimodal_monitor.denoisers.network import NetworkDenoiser
+from unimodal_monitor.detect.conditions import ConditionsSeen
 from unimodal_monitor.detect.convention import Convention, Fit
 from unimodal_monitor.detect.record import Recorder, Row
 from unimodal_monitor.detect.schedule import find_adapter, find_schedules
@@ -84,7 +85,8 @@ class Watch:
     ) -> None:
         self.owner, self.denoiser, self.images, self.given, self.callbacks = owner, denoiser, images, given, callbacks
         self.network: nn.Module = network if denoiser is None else denoiser.network  # type: ignore[assignment]
-        self.recorder = Recorder(owner, self.network)
+        conditions = ConditionsSeen(self.network, getattr(denoiser, "condition", None) or {})
+        self.recorder = Recorder(owner, self.network, conditions)
         self.verification: Verification | None = None
         self._versions, self._num_waits = self._versions_now(), 0
         reason = self.recorder.obstacle
@@ -112,6 +114,9 @@ class Watch:
                 found = Verification("refused", f"schedule: {found.reason}; give that, or denoiser=")
             if found.state in ("confirmed", "settled") and (difference := self._difference_of_images(found.word)):
                 found = Verification("refused", f"transform: {difference}")
+            if self.given != "denoiser" and self.denoiser is not None and found.state != "refused":
+                difference = self.recorder.conditions.difference()
+                found = found if difference is None else Verification("refused", f"condition: {difference}")
             self.verification = found
         return self.verification
 

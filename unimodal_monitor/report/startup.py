@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from unimodal_monitor.denoisers import Denoiser, EDMDenoiser, PathDenoiser, VPDenoiser
 from unimodal_monitor.denoisers.base import unwrap
+from unimodal_monitor.detect.call import describe
+from unimodal_monitor.detect.condition import BatchCondition
 from unimodal_monitor.detect.ema import unread_averages
 from unimodal_monitor.detect.watch import Verification
 from unimodal_monitor.method import Plan
@@ -54,8 +56,9 @@ def watching_line(
         f"weights {weights}",
         _schedule(denoiser),
     ]
-    for name, value in (getattr(denoiser, "condition", None) or {}).items():
-        parts.append(f"condition {name} {tuple(value.shape) if isinstance(value, Tensor) else value}")
+    conditions = getattr(denoiser, "condition", None) or {}
+    origin = " of the first image seen (a last resort)" if isinstance(conditions, BatchCondition) else ""
+    parts += [f"condition {name} {describe(value)}{origin}" for name, value in conditions.items()]
     line = f"{', '.join(parts)}, images {images}; {verification.text}"
     used = getattr(average, "source", None)
     unread = unread_averages(owner, network, callbacks=callbacks, used=used)
