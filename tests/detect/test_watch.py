@@ -79,10 +79,10 @@ def watched(loss, denoiser_of, *, reduce=torch.square, images=None, num_steps=4,
     owner = Owner(**parts)
     optimizer, watch = torch.optim.Adam(owner.parameters(), 1e-3), Watch(owner, denoiser_of(owner.net))
     for step in range(num_steps):
-        images = torch.rand(8, 3, 1, 1) + 0.3 * torch.rand(8, 3, 8, 8)
-        batch = None if hide else {"image": images, "label": torch.zeros(8)}
+        batch_images = torch.rand(8, 3, 1, 1) + 0.3 * torch.rand(8, 3, 8, 8) if images is None else images
+        batch = None if hide else {"image": batch_images, "label": torch.zeros(8)}
         with watch.recording(batch), torch.autocast("cpu", dtype, enabled=dtype is not None):
-            reduce(loss(owner.net, 2 * images - 1)).mean().backward()
+            reduce(loss(owner.net, 2 * batch_images - 1)).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
         if watch.settle(is_last=step == num_steps - 1) is not None:
@@ -200,8 +200,24 @@ def test_failure_of_the_recording_never_reaches_the_training(monkeypatch):
     text = watched(flow, FlowDenoiser).text
     assert text.startswith("not verified (the training steps could not be read: AttributeError")
     monkeypatch.undo()
-    monkeypatch.setattr("unimodal_monitor.detect.watch.Convention", lambda denoiser: 1 / 0)
+    monkeypatch.setattr("unimodal_monitor.detect.watch.Convention", lambda *_: 1 / 0)
     assert "could not be read: ZeroDivisionError" in watched(flow, FlowDenoiser).text
+
+
+def test_images_and_noise_that_are_paired_anew_are_matched():
+    """Optimal transport: 40 images of a batch, of which the input of number i holds others than number i."""
+
+    def transported(net, x):
+        noise, t = torch.randn_like(x), torch.rand(len(x))
+        x, noise = x[torch.randint(len(x), (len(x),))], noise[torch.randperm(len(x))]
+        s = column(t, x)
+        return net((1 - s) * x + s * noise, t) - (noise - x)
+
+    torch.manual_seed(0)
+    images = torch.rand(40, 3, 1, 1) + 0.3 * torch.rand(40, 3, 8, 8)
+    assert watched(transported, FlowDenoiser, images=images).text == "confirmed on 3 training steps"
+    wrong = watched(transported, lambda net: PathDenoiser(net, path="cosine"), images=images)
+    assert (wrong.state, wrong.word) == ("settled", "flow")
 
 
 def test_large_images_are_read_by_a_part_of_their_values():

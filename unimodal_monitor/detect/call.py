@@ -1,13 +1,15 @@
 """How a job calls its network: the image, the time, and all other arguments by name."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from unimodal_monitor.denoisers.network import forward_parameters, input_names
+from unimodal_monitor.denoisers.base import unwrap
+from unimodal_monitor.denoisers.network import _first_tensor, forward_parameters, input_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +57,57 @@ class Call:
     def __str__(self) -> str:
         given = ", ".join(f"{name} {describe(value)}" for name, value in self.arguments.items())
         return f"{self.path or type(self.module).__name__}({given})"
+
+
+class CallRecorder:
+    """Finds the outermost trained modules that a training step calls with images and times, and that give images."""
+
+    def __init__(self, owner: nn.Module, *, with_itself: bool = False) -> None:
+        self.owner, self.with_itself = owner, with_itself
+        self.calls: list[Call] = []
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record the step in the block; compiled modules would keep the hooks, so that nothing is then recorded."""
+        handles, begun = [], dict[str, Call]()
+        modules = [
+            (path, module)
+            for path, module in self.owner.named_modules()
+            if (path or self.with_itself) and _is_trained(module)
+        ]
+        for path, module in modules if not any(is_compiled(m) for m in self.owner.modules()) else ():
+
+            def before(module: nn.Module, args: Any, kwargs: Any, path: str = path) -> None:
+                with suppress(Exception):  # the training goes on
+                    if torch.is_grad_enabled() and path not in begun:
+                        begun[path] = Call.bind(path, unwrap(module), args, kwargs)
+
+            def after(module: nn.Module, args: Any, kwargs: Any, output: Any, path: str = path) -> None:
+                with suppress(Exception):
+                    call, result = begun[path], _first_tensor(output)
+                    gives_images = call.image is not None and result.shape[2:] == call.image.shape[2:]
+                    if gives_images and call.time is not None and result.requires_grad:
+                        self.calls.append(call)
+
+            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+            handles.append(module.register_forward_hook(after, with_kwargs=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+        paths = {call.path for call in self.calls}
+        inner = {path for path in paths if any(path != o and path.startswith(f"{o}." if o else "") for o in paths)}
+        self.calls = list({call.path: call for call in self.calls if call.path not in inner}.values())
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether torch.compile has wrapped it, or changed it in place."""
+    return module._compiled_call_impl is not None or hasattr(module, "_orig_mod")
+
+
+def _is_trained(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def describe(value: object) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unimodal_monitor.denoisers.network import NetworkDenoiser
 from unimodal_monitor.detect.record import Row
@@ -28,11 +28,12 @@ class Fit:
 class Convention:
     """Input factor a, time, and D = alpha noised + beta output of a denoiser, all functions of sigma.
 
-    They are read by calling the denoiser with a stand-in for its network, which costs no forward.
+    They are read by calling the denoiser with a stand-in for its network, which costs no forward; or for the `inner`
+    part of the network that the training calls, such as in k-diffusion's wrappers.
     """
 
-    def __init__(self, denoiser: NetworkDenoiser) -> None:
-        self._denoiser = denoiser
+    def __init__(self, denoiser: NetworkDenoiser, inner: nn.Module | None = None) -> None:
+        self._denoiser, self._inner = denoiser, inner
         sigmas = denoiser.snap(torch.logspace(-4, 4, 4001, dtype=torch.float64))
         times = self.at(sigmas)[1]
         order = times.argsort()
@@ -86,16 +87,18 @@ class Convention:
     def _call(self, sigmas: Tensor, value: float) -> tuple[Tensor, Tensor, Tensor]:
         seen: list[Tensor] = []
 
-        def predict(images: Tensor, time: Tensor) -> Tensor:
+        def predict(images: Tensor, time: Tensor, **conditions: object) -> Tensor:
             seen.extend((images, time))
             return torch.full_like(images, value)
 
-        self._denoiser.predict = predict  # type: ignore[method-assign]
+        holder, name = (self._denoiser, "predict") if self._inner is None else (self._inner, "forward")
+        setattr(holder, name, predict)
         try:
-            denoised = self._denoiser(torch.ones(len(sigmas), 1, 1, 1, dtype=torch.float64), sigmas)
+            with torch.no_grad():
+                denoised = self._denoiser(torch.ones(len(sigmas), 1, 1, 1, dtype=torch.float64), sigmas)
         finally:
-            del self._denoiser.predict
-        return seen[0].flatten(), seen[1].double(), denoised.flatten()
+            delattr(holder, name)
+        return seen[0].flatten().double(), seen[1].double(), denoised.flatten().double()
 
 
 def _clean(rows: Sequence[Row], noised: Tensor, sigmas: Tensor) -> tuple[Tensor | None, float]:

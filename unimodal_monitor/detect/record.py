@@ -1,7 +1,7 @@
 """Input, output and gradient of the trained network, recorded on the job's own training steps."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +11,13 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 
 from unimodal_monitor.denoisers.base import unwrap
 from unimodal_monitor.denoisers.network import _first_tensor
-from unimodal_monitor.detect.call import Call, tensors_in
+from unimodal_monitor.detect.call import Call, CallRecorder, is_compiled, tensors_in
 from unimodal_monitor.detect.conditions import ConditionsSeen
 from unimodal_monitor.detect.space import middle
 
 MAX_ROWS = 16  # images of one step
+EXPLAINED = 0.02  # share of an input that image and noise may leave over
+MAX_PAIRED = 512  # images and draws of a step that may belong together
 NUM_ROWS, NUM_STEPS, MAX_STEPS = 12, 3, 32  # enough images and steps, and when to give up
 
 
@@ -46,6 +48,7 @@ class Recorder:
     num_blocks: int = 0
     shapes: set[tuple[int, ...]] = field(default_factory=set)  # of the network's input, without the batch
     is_half: bool = False  # whether outputs or gradients are of half precision
+    inner: nn.Module | None = None  # of the network, where the training calls that and not the network itself
     failure: str = ""  # the first error of the recording itself, which never reaches the training
 
     @property
@@ -65,10 +68,20 @@ class Recorder:
         return "the training step is compiled as a whole" if getattr(self.owner, "_compiler_ctx", None) else None
 
     @contextmanager
+    def looking(self) -> Iterator[None]:
+        """See in the step in the block whether the training calls the network, or one inside of it."""
+        seen = CallRecorder(self.network, with_itself=True)
+        with nullcontext() if any(map(is_compiled, self.owner.modules())) else seen.recording():
+            yield
+        if len(seen.calls) == 1 and seen.calls[0].module is not self.network:
+            self.inner = seen.calls[0].module
+
+    @contextmanager
     def recording(self, batch: object) -> Iterator[None]:
         """Record the step in the block, if the network is called there with gradients."""
-        wrappers = (m for m in self.owner.modules() if unwrap(m) is self.network)
-        module, draws = next(wrappers, self.network), _NormalDraws()
+        called = self.network if self.inner is None else self.inner
+        wrappers = (m for m in self.owner.modules() if unwrap(m) is called)
+        module, draws = next(wrappers, called), _NormalDraws()
         step: dict[str, Any] = {}
         impl = module._compiled_call_impl
         others = (m for m in self.owner.modules() if m is not module and m is not self.network)
@@ -125,12 +138,12 @@ class Recorder:
             softly(self._keep, step, batch, draws.drawn)
 
     def _inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        call = Call.bind("", self.network, args, kwargs)
+        call = Call.bind("", self.inner or self.network, args, kwargs)
         if call.image is None or call.time is None:
             return {"missing": True}
         return {"noised": call.image[:MAX_ROWS].clone(), "time": call.time[:MAX_ROWS].cpu().double(), "call": call}
 
-    def _keep(self, step: Mapping[str, Any], batch: object, drawn: Sequence[Tensor]) -> None:
+    def _keep(self, step: Mapping[str, Any], batch: object, drawn: Sequence[tuple[torch.Size, Tensor]]) -> None:
         noised, output, gradient = step["noised"], step["output"], step["gradient"]
         self.is_half = self.is_half or min(t.dtype.itemsize for t in (output, gradient)) < 4
         if output.ndim == noised.ndim and output.shape[1] == 2 * noised.shape[1]:  # a learned variance
@@ -140,13 +153,11 @@ class Recorder:
         self.num_steps += 1
         self.conditions.add(step["call"])
         self.shapes.add(tuple(noised.shape[1:]))
-        noises, images = (
-            [tensor for tensor in tensors if tensor.shape[1:] == noised.shape[1:] and len(tensor) >= len(noised)]
-            for tensors in (drawn, tensors_in(batch))
-        )
+        shape, num = noised.shape[1:], len(noised)
+        noises = [_flat(tensor) for drawn_shape, tensor in drawn if drawn_shape == shape and len(tensor) >= num]
+        images = [_flat(tensor) for tensor in tensors_in(batch) if tensor.shape[1:] == shape and len(tensor) >= num]
         values = (_flat(noised), _flat(output), _flat(gradient))
-        image = _flat(images[0][: len(noised)]) if images else None
-        noise = _noise_of(values[0], image, [_flat(noise[: len(noised)]) for noise in noises])
+        noise, image = _parts_of(values[0], images[0] if images else None, noises)
         for i, time in enumerate(step["time"].tolist()):
             noised_D, output_D, gradient_D = (value[i] for value in values)
             own_noise, own_image = (None if value is None else value[i] for value in (noise, image))
@@ -155,11 +166,11 @@ class Recorder:
 
 
 class _NormalDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Keeps the first images of every normal tensor that is drawn: the noise, by provenance."""
+    """Keeps the shape and the middle of every normal tensor that is drawn: the noise, by provenance."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.drawn: list[Tensor] = []
+        self.drawn: list[tuple[torch.Size, Tensor]] = []
         self._is_on = False
 
     def start(self) -> None:
@@ -175,31 +186,50 @@ class _NormalDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **(kwargs or {}))
         is_draw = any(name in str(func) for name in ("randn", "normal"))
         if is_draw and isinstance(result, Tensor) and result.ndim > 1:
-            self.drawn.append(result.detach()[:MAX_ROWS].clone())
+            self.drawn.append((result.shape[1:], middle(result.detach()).clone()))
         return result
 
 
-def _noise_of(noised: Tensor, image: Tensor | None, drawn: Sequence[Tensor]) -> Tensor | None:
-    """The draw that explains the network's input together with the image; without an image the last one.
+def _parts_of(noised: Tensor, images: Tensor | None, drawn: Sequence[Tensor]) -> tuple[Tensor | None, Tensor | None]:
+    """(n, D) noise and image of the network's inputs (n, D); without images the noise is the last draw.
 
-    A job may draw more of this shape (a VAE's posterior, dropout of its own), and add noise to its noise.
+    A job may draw more of this shape (a VAE's posterior, dropout of its own), add noise to its noise, or pair images
+    and noise anew (optimal transport): the noise is the draw that explains the input together with the image.
     """
-    if image is None or not drawn:
-        return drawn[-1] if drawn else None
+    num = len(noised)
+    if images is None or not drawn:
+        return (drawn[-1][:num] if drawn else None), (None if images is None else images[:num])
+    pairs = [(noise[:num], images[:num]) for noise in drawn]
+    pairs += [_paired_anew(noised, noise, images) for noise in drawn if num > 1]
+    best = min(pairs, key=lambda pair: float(_rest(noised, *pair).median()))
+    return best if float(_rest(noised, *best).median()) < EXPLAINED else (None, images[:num])
 
-    def rest(noise: Tensor) -> float:
-        columns = torch.stack([image, noise, torch.ones_like(image)], dim=2)
-        fitted = (columns @ torch.linalg.lstsq(columns, noised[..., None]).solution)[..., 0]
-        return float(((noised - fitted).norm(dim=1) / noised.norm(dim=1)).median())
 
-    best = min(drawn, key=rest)
-    return best if rest(best) < 0.02 else None
+def _rest(noised: Tensor, noise: Tensor, image: Tensor) -> Tensor:
+    """(n,) share of each input that image, noise and a constant do not explain."""
+    columns = torch.stack([image, noise, torch.ones_like(image)], dim=2)
+    fitted = (columns @ torch.linalg.lstsq(columns, noised[..., None]).solution)[..., 0]
+    rest: Tensor = (noised - fitted).norm(dim=1) / noised.norm(dim=1)
+    return rest
+
+
+def _paired_anew(noised: Tensor, noise: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The noise and the image, out of all, that explain each input best, by their multiple correlation with it."""
+    noise, images = noise[:MAX_PAIRED], images[:MAX_PAIRED]
+    of_noise, of_images = _correlation(noised, noise)[:, :, None], _correlation(noised, images)[:, None, :]
+    both = _correlation(noise, images)[None]
+    explained = (of_noise**2 + of_images**2 - 2 * of_noise * of_images * both) / (1 - both**2).clamp_min(1e-9)
+    best = explained.flatten(1).argmax(1)
+    return noise[best // len(images)], images[best % len(images)]
+
+
+def _correlation(values: Tensor, others: Tensor) -> Tensor:
+    """(n, N) of rows with rows."""
+    values, others = (rows - rows.mean(1, keepdim=True) for rows in (values, others))
+    norms = values.norm(dim=1)[:, None] * others.norm(dim=1)
+    correlations: Tensor = values @ others.T / norms.clamp_min(1e-12)
+    return correlations
 
 
 def _flat(tensor: Tensor) -> Tensor:
     return middle(tensor.detach()).flatten(1).cpu().double()
-
-
-def is_compiled(module: nn.Module) -> bool:
-    """Whether torch.compile has wrapped it, or changed it in place."""
-    return module._compiled_call_impl is not None or hasattr(module, "_orig_mod")

@@ -1,61 +1,20 @@
 """What a job's module does not tell, learned from its first training steps: the network, its call, and the schedule."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
-import torch
 from torch import nn
 
-from unimodal_monitor.denoisers.base import Denoiser, unwrap
-from unimodal_monitor.denoisers.network import NetworkDenoiser, _first_tensor
-from unimodal_monitor.detect.call import Call
+from unimodal_monitor.denoisers.base import Denoiser
+from unimodal_monitor.denoisers.network import NetworkDenoiser
+from unimodal_monitor.detect.call import Call, CallRecorder
 from unimodal_monitor.detect.condition import BatchCondition
 from unimodal_monitor.detect.conditions import like_the_job
 from unimodal_monitor.detect.find import find_network
-from unimodal_monitor.detect.record import is_compiled
 from unimodal_monitor.detect.watch import Watch
 from unimodal_monitor.forward.distributed import Ranks
 
 ASKED = ("net:", "schedule:", "condition:", "null_class:")  # how errors begin that ask for what was not found
-
-
-class CallRecorder:
-    """Finds the outermost trained modules that a training step calls with images and times, and that give images."""
-
-    def __init__(self, owner: nn.Module) -> None:
-        self.owner = owner
-        self.calls: list[Call] = []
-
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Record the step in the block; compiled modules would keep the hooks, so that nothing is then recorded."""
-        handles, begun = [], dict[str, Call]()
-        modules = [(path, module) for path, module in self.owner.named_modules() if path and _is_trained(module)]
-        for path, module in modules if not any(is_compiled(m) for m in self.owner.modules()) else ():
-
-            def before(module: nn.Module, args: Any, kwargs: Any, path: str = path) -> None:
-                with suppress(Exception):  # the training goes on
-                    if torch.is_grad_enabled() and path not in begun:
-                        begun[path] = Call.bind(path, unwrap(module), args, kwargs)
-
-            def after(module: nn.Module, args: Any, kwargs: Any, output: Any, path: str = path) -> None:
-                with suppress(Exception):
-                    call, result = begun[path], _first_tensor(output)
-                    gives_images = call.image is not None and result.shape[2:] == call.image.shape[2:]
-                    if gives_images and call.time is not None and result.requires_grad:
-                        self.calls.append(call)
-
-            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-            handles.append(module.register_forward_hook(after, with_kwargs=True))
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-        paths = {call.path for call in self.calls}
-        inner = {path for path in paths if any(path.startswith(f"{other}.") for other in paths)}
-        self.calls = list({call.path: call for call in self.calls if call.path not in inner}.values())
 
 
 class Search:
@@ -140,7 +99,3 @@ class Search:
         """The error with what the training step was seen to call."""
         seen = "" if self.call is None else f"; the training step calls {self.call}"
         return f"unimodal_monitor: {error}{seen}"
-
-
-def _is_trained(module: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in module.parameters())

@@ -99,7 +99,9 @@ class Watch:
         """Record the training step in the block, once the optimizer has made its first."""
         has_moved = self._versions != self._versions_now() or self._num_waits >= MAX_WAITS
         self._num_waits += 1
-        return self.recorder.recording(batch) if has_moved else nullcontext()
+        if has_moved:
+            return self.recorder.recording(batch)
+        return self.recorder.looking() if self._num_waits == 1 else nullcontext()
 
     def settle(self, *, is_last: bool = False) -> Verification | None:
         """The verification, once enough was seen; with `is_last` in any case."""
@@ -125,7 +127,9 @@ class Watch:
         if self.images is None or len(self.recorder.shapes) != 1:  # of several shapes any may be probed
             return None
         denoiser = cast(NetworkDenoiser, self.denoiser) if word is None else dict(self._named())[word]
-        seen, rows = Convention(denoiser).clean(self.recorder.rows, most=1.0 if self.recorder.is_half else math.inf)
+        seen, rows = Convention(denoiser, self.recorder.inner).clean(
+            self.recorder.rows, most=1.0 if self.recorder.is_half else math.inf
+        )
         if len(seen) < MIN_COMPARED:
             return None
         image = None if rows[0].image is None else torch.stack([cast(Tensor, row.image) for row in rows])
@@ -148,9 +152,10 @@ class Watch:
                 return self._not_verified(f"{network} was not called with images, times and gradients")
             return self._not_verified(f"only {num} training steps were seen")
         steps, tolerance = f"on {num} training steps", FITS_HALF if self.recorder.is_half else FITS
+        inner = self.recorder.inner
         same = SAME_HALF if self.recorder.is_half else SAME
-        guess = NO_FIT if self.denoiser is None else Convention(cast(NetworkDenoiser, self.denoiser)).fit(rows)
-        others = {word: Convention(denoiser).fit(rows) for word, denoiser in self._named()}
+        guess = NO_FIT if self.denoiser is None else Convention(cast(NetworkDenoiser, self.denoiser), inner).fit(rows)
+        others = {} if inner else {word: Convention(denoiser).fit(rows) for word, denoiser in self._named()}
         best = min([guess, *others.values()], key=lambda fit: fit.error)
         if guess.error <= tolerance and guess.error <= max(3 * best.error, same):
             return Verification("confirmed", steps)
