@@ -106,3 +106,10 @@ def check(denoiser):
     torch.testing.assert_close(
         denoiser(noised, SIGMA), torch.full_like(noised, CLEAN), atol=1e-4, rtol=0, check_dtype=False
     )
+
+
+@pytest.mark.parametrize("options", [{"noise_at": 0}, {"prediction": "velocity"}])
+@pytest.mark.parametrize("path", ["vpsde", "subvp", "ve", "edm"])
+def test_what_only_flows_have_is_refused_elsewhere(path, options):
+    with pytest.raises(ValueError, match=f"path = '{path}' has neither noise_at=0 nor a velocity"):
+        PathDenoiser(nn.Identity(), path=path, **options)

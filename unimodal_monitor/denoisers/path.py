@@ -62,6 +62,10 @@ class PathDenoiser(NetworkDenoiser):
             )
         if self.noise_at not in (0, 1):
             raise ValueError(f"noise_at is {self.noise_at!r}; need 0 or 1, the time of pure noise")
+        if self.path not in ("flow", "cosine") and (self.noise_at == 0 or self.prediction == "velocity"):
+            raise ValueError(
+                f"path = {self.path!r} has neither noise_at=0 nor a velocity; those of flow and cosine have"
+            )
         if self.velocity_to not in (None, "noise", "data"):
             raise ValueError(f"velocity_to is {self.velocity_to!r}; need 'noise', 'data' or None")
         if not (self.time_scale > 0 and self.std > 0):
