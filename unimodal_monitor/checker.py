@@ -39,7 +39,9 @@ class CallError(ValueError):
         given = ", ".join(["times", *(f"{name} {describe(value)}" for name, value in conditions.items())])
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         name = type(denoiser.network).__name__
-        super().__init__(f"{reason}; the trial forward called {name} with images {tuple(shape)}, {given}")
+        super().__init__(
+            f"unimodal_monitor: {reason}; the trial forward called {name} with images {tuple(shape)}, {given}"
+        )
         self.is_of_a_call = True
 
 
@@ -145,8 +147,8 @@ class Checker:
         difference = float((again - first).norm() / first.norm().clamp_min(1e-12))
         if difference > SAME:
             raise ValueError(
-                f"net: two identical calls of {type(self.denoiser.network).__name__} differ by {difference:.1%}; it"
-                " draws at random in eval mode, perhaps drops classes: give condition= or denoiser= without that"
+                "unimodal_monitor: net: two identical calls of"
+                f" {type(self.denoiser.network).__name__} differ by {difference:.1%}; it draws at random in eval mode, perhaps drops classes: give condition= or denoiser= without that"
             )
         return seconds * self.plan.num_images / num_images / self.ranks.size
 

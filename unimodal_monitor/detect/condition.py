@@ -23,6 +23,10 @@ def null_condition(
 
     What the user gives is kept. A class without `null_class` is the extra row of the network's class embedding.
     """
+    if isinstance(condition, str):
+        raise ValueError(
+            f"condition={condition!r}: need a dict of keyword arguments; 'batch' is for UnimodalMonitor alone"
+        )
     kind = BatchCondition if isinstance(condition, BatchCondition) else dict
     given, names = kind(condition or {}), forward_parameters(network)
     label = next((name for name in LABEL_NAMES if name in names), None)

@@ -98,4 +98,4 @@ class Search:
     def explain(self, error: Exception) -> str:
         """The error with what the training step was seen to call."""
         seen = "" if self.call is None else f"; the training step calls {self.call}"
-        return f"unimodal_monitor: {error}{seen}"
+        return f"unimodal_monitor: {str(error).removeprefix('unimodal_monitor: ')}{seen}"
