@@ -35,7 +35,9 @@ def calling(condition: dict[str, Any], *, scale: float = 1.0, mirrored: bool = F
     return call
 
 
-def flow_match(call: Call, *, is_preconditioned: bool = False, **options: Any) -> dict[str, Any]:
+def flow_match(
+    call: Call, *, is_preconditioned: bool = False, training_call: Call | None = None, **options: Any
+) -> dict[str, Any]:
     """A job with the FlowMatch scheduler; the estimate is the scheduler's own step to the clean end."""
 
     def error(job: Any, x: Tensor) -> Tensor:
@@ -44,7 +46,7 @@ def flow_match(call: Call, *, is_preconditioned: bool = False, **options: Any) -
         s = job.scheduler.sigmas[which].reshape(-1, *[1] * (x.ndim - 1))
         s = 1 - s if options.get("invert_sigmas") else s  # Mochi: sigma 1 is data
         noised = (1 - s) * x + s * noise
-        out = call(job.net, noised, t)
+        out = (training_call or call)(job.net, noised, t)
         if is_preconditioned:  # train_dreambooth_sd3.py trains the clean image so
             return noised - s * out - x
         return out - (x - noise if options.get("invert_sigmas") else noise - x)
@@ -140,6 +142,31 @@ def flux() -> nn.Module:
     )  # fmt: skip
 
 
+def pack(latents: Tensor) -> Tensor:
+    """(N, C, H, W) as the tokens of Flux, (N, H / 2 * W / 2, 4 C)."""
+    return diffusers.FluxPipeline._pack_latents(latents, *latents.shape)
+
+
+def unpack(tokens: Tensor) -> Tensor:
+    return diffusers.FluxPipeline._unpack_latents(tokens, 8, 8, vae_scale_factor=1)
+
+
+def packing(call: Call) -> Call:
+    """The training step has latents, as in train_dreambooth_flux.py."""
+    return lambda net, x, t: unpack(call(net, pack(x), t))
+
+
+class Packed(nn.Module):
+    """A part of the job that packs, so that all else has latents."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transformer = flux()
+
+    def forward(self, x: Tensor, timestep: Tensor, return_dict: bool = False) -> tuple[Tensor]:
+        return (packing(calling(FLUX))(self.transformer, x, timestep),)
+
+
 def unet1d() -> nn.Module:
     return diffusers.UNet1DModel(
         sample_size=32, in_channels=3, out_channels=3, down_block_types=("DownResnetBlock1D",) * 2,
@@ -214,11 +241,25 @@ DIFFUSERS = [
         **flow_match(calling({**PROMPT, "encoder_attention_mask": MASK}, mirrored=True, sign=-1)),
     ),
     Family(
-        "diffusers FluxTransformer2DModel, packed latents",
+        "diffusers FluxTransformer2DModel, the dataset has packed latents",
         flux,
         arguments={**NET, "condition": FLUX},
         shape=(16, 12),
         **flow_match(calling(FLUX, scale=1e-3), shift=3.0),
+    ),
+    Family(
+        "diffusers FluxTransformer2DModel, the training step packs (the probe set packs with `transform=`)",
+        flux,
+        arguments={**NET, "condition": FLUX},
+        transform=lambda image: pack(image[None])[0],
+        says="not verified (the loss is no squared error of a known target, or the noise is not seen)",
+        **flow_match(calling(FLUX, scale=1e-3), training_call=packing(calling(FLUX, scale=1e-3)), shift=3.0),
+    ),
+    Family(
+        "diffusers FluxTransformer2DModel inside a module of the job that packs latents",
+        Packed,
+        arguments={**NET, "schedule": "flow"},
+        **flow_match(calling({}, scale=1e-3), shift=3.0),
     ),
     Family(
         "diffusers UNet2DModel, FlowMatch, times up to 1000",

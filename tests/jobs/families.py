@@ -66,6 +66,7 @@ class Family:
     sigmas: tuple[float, ...] = (0.05, 0.3, 1.0, 3.0)
     says: str = "confirmed on 3 training steps"
     shape: tuple[int, ...] = (3, 8, 8)
+    transform: Callable[[Tensor], Tensor] | None = None  # of the probe set's images
 
 
 class Job(pl.LightningModule):

@@ -28,7 +28,8 @@ def images(num, shape=(3, 8, 8), *, seed):
 def test_family_is_confirmed_and_denoised_as_it_does_itself(family, tmp_path, capsys):
     torch.manual_seed(0)
     assert len(family.arguments) <= 2
-    probe_set = ProbeSet.from_datasets(images(40, family.shape, seed=1), images(60, family.shape, seed=2))
+    train, test = images(40, family.shape, seed=1), images(60, family.shape, seed=2)
+    probe_set = ProbeSet.from_datasets(train, test, transform=family.transform)
     monitor, job, denoisers = UnimodalMonitor(probe_set, every_n_train_steps=100, **family.arguments), Job(family), []
 
     class Keep(pl.Callback):
@@ -39,12 +40,12 @@ def test_family_is_confirmed_and_denoised_as_it_does_itself(family, tmp_path, ca
         accelerator="cpu", max_steps=5, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, default_root_dir=tmp_path, callbacks=[monitor, Keep()],
     )  # fmt: skip
-    trainer.fit(job, DataLoader(TensorDataset(*images(40, family.shape, seed=1)), batch_size=8))
+    trainer.fit(job, DataLoader(TensorDataset(*train), batch_size=8))
     assert family.says in capsys.readouterr().out
 
     sigma = denoisers[-1].snap(torch.tensor(family.sigmas))
-    clean, _ = images(len(sigma), family.shape, seed=3)
-    noised = clean + sigma.view(-1, *[1] * len(family.shape)) * torch.randn_like(clean)
+    clean = probe_set.heldout.images[: len(sigma)]
+    noised = clean + sigma.view(-1, *[1] * (clean.ndim - 1)) * torch.randn_like(clean)
     with torch.no_grad():
         own = family.estimate(job.eval(), noised, sigma)
         correction = (own - noised).flatten(1).norm(dim=1)
