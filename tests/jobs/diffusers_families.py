@@ -4,23 +4,21 @@ from collections.abc import Callable
 from typing import Any
 
 import diffusers
+import diffusers_networks as tiny
 import torch
-from families import CROSS, NET, SMALL, Family, ddpm, unet
+from families import NET, Family, ddpm, unet
 from torch import Tensor, nn
 
 Call = Callable[[nn.Module, Tensor, Tensor], Tensor]
-TEXT, POOLED = torch.linspace(-1, 1, 24).view(1, 4, 6), torch.linspace(0, 1, 5).view(1, 5)
-MASK = torch.ones(1, 4, dtype=torch.bool)
-HEADS = {"num_attention_heads": 1, "attention_head_dim": 12, "num_layers": 3}
 
 
 def spread(condition: dict[str, Any], num: int) -> dict[str, Any]:
-    """A condition of one image for a batch; the positions of Flux have no batch axis."""
+    """A condition of one image for a batch; positions have no batch axis."""
     result = dict(condition)
     for name, value in condition.items():
         if isinstance(value, dict):
             result[name] = spread(value, num)
-        elif not name.endswith(("img_ids", "txt_ids")):
+        elif isinstance(value, Tensor) and len(value) == 1:
             result[name] = value.expand(num, *value.shape[1:])
     return result
 
@@ -80,68 +78,6 @@ def learned_variance(condition: dict[str, Any], *, has_classes: bool = False) ->
     return {**ddpm("epsilon", lambda net, x, t: both(net, x, t)[:, : x.shape[1]]), "error": error}
 
 
-def sdxl() -> nn.Module:
-    return diffusers.UNet2DConditionModel(
-        **SMALL, **CROSS, in_channels=3, out_channels=3, cross_attention_dim=6, attention_head_dim=4,
-        addition_embed_type="text_time", addition_time_embed_dim=4, projection_class_embeddings_input_dim=5 + 6 * 4,
-    )  # fmt: skip
-
-
-def dit() -> nn.Module:
-    return diffusers.DiTTransformer2DModel(
-        **HEADS, sample_size=8, in_channels=3, out_channels=6, patch_size=4, norm_num_groups=1, num_embeds_ada_norm=10
-    )
-
-
-def pixart() -> nn.Module:
-    return diffusers.PixArtTransformer2DModel(
-        **HEADS, sample_size=8, in_channels=3, out_channels=6, patch_size=4, norm_num_groups=1, cross_attention_dim=12,
-        caption_channels=6, use_additional_conditions=True,
-    )  # fmt: skip
-
-
-def sd3() -> nn.Module:
-    return diffusers.SD3Transformer2DModel(
-        **HEADS, sample_size=8, in_channels=3, out_channels=3, patch_size=4, joint_attention_dim=6,
-        caption_projection_dim=12, pooled_projection_dim=5, pos_embed_max_size=4,
-    )  # fmt: skip
-
-
-def sana(**options: Any) -> nn.Module:
-    return diffusers.SanaTransformer2DModel(
-        **HEADS, sample_size=8, in_channels=3, out_channels=3, patch_size=2, num_cross_attention_heads=1,
-        cross_attention_head_dim=12, cross_attention_dim=12, caption_channels=6, **options,
-    )  # fmt: skip
-
-
-def lumina2() -> nn.Module:
-    return diffusers.Lumina2Transformer2DModel(
-        sample_size=8, in_channels=3, hidden_size=12, num_layers=3, num_refiner_layers=1, num_attention_heads=1,
-        num_kv_heads=1, multiple_of=8, axes_dim_rope=(4, 4, 4), axes_lens=(16, 16, 16), cap_feat_dim=6,
-    )  # fmt: skip
-
-
-def auraflow() -> nn.Module:
-    return diffusers.AuraFlowTransformer2DModel(
-        sample_size=8, in_channels=3, out_channels=3, patch_size=4, num_mmdit_layers=1, num_single_dit_layers=3,
-        attention_head_dim=12, num_attention_heads=1, joint_attention_dim=6, caption_projection_dim=12,
-        pos_embed_max_size=4,
-    )  # fmt: skip
-
-
-def wan() -> nn.Module:
-    return diffusers.WanTransformer3DModel(
-        **HEADS, in_channels=3, out_channels=3, text_dim=6, freq_dim=8, ffn_dim=12, rope_max_seq_len=16
-    )
-
-
-def flux() -> nn.Module:
-    return diffusers.FluxTransformer2DModel(
-        in_channels=12, num_layers=1, num_single_layers=3, attention_head_dim=12, num_attention_heads=1,
-        joint_attention_dim=6, pooled_projection_dim=5, axes_dims_rope=(4, 4, 4),
-    )  # fmt: skip
-
-
 def pack(latents: Tensor) -> Tensor:
     """(N, C, H, W) as the tokens of Flux, (N, H / 2 * W / 2, 4 C)."""
     return diffusers.FluxPipeline._pack_latents(latents, *latents.shape)
@@ -161,106 +97,112 @@ class Packed(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.transformer = flux()
+        self.transformer = tiny.flux()
 
     def forward(self, x: Tensor, timestep: Tensor, return_dict: bool = False) -> tuple[Tensor]:
-        return (packing(calling(FLUX))(self.transformer, x, timestep),)
+        return (packing(calling(tiny.FLUX))(self.transformer, x, timestep),)
 
 
-def unet1d() -> nn.Module:
-    return diffusers.UNet1DModel(
-        sample_size=32, in_channels=3, out_channels=3, down_block_types=("DownResnetBlock1D",) * 2,
-        up_block_types=("UpResnetBlock1D",), mid_block_type="MidResTemporalBlock1D", out_block_type="OutConv1DBlock",
-        block_out_channels=(8, 16), layers_per_block=1, time_embedding_type="positional", use_timestep_embedding=True,
-        flip_sin_to_cos=False, freq_shift=1.0, act_fn="mish",
-    )  # fmt: skip
+def half(call: Call) -> Call:
+    """Without the learned variance."""
+    return lambda net, x, t: call(net, x, t)[:, : x.shape[1]]
 
 
-PROMPT = {"encoder_hidden_states": TEXT}
-SDXL = {**PROMPT, "added_cond_kwargs": {"text_embeds": POOLED, "time_ids": torch.tensor([[8.0, 8, 0, 0, 8, 8]])}}
-PIXART = {
-    **PROMPT,
-    "added_cond_kwargs": {"resolution": torch.tensor([[8.0, 8.0]]), "aspect_ratio": torch.tensor([[1.0]])},
-}
-FLUX = {
-    **PROMPT,
-    "pooled_projections": POOLED,
-    "img_ids": torch.cartesian_prod(torch.zeros(1), torch.arange(4.0), torch.arange(4.0)),
-    "txt_ids": torch.zeros(4, 3),
-}
+def flow(
+    name: str, net: Callable[[], nn.Module], condition: dict[str, Any], *, shift: float = 1.0, **how: Any
+) -> Family:
+    """A transformer with the FlowMatch scheduler; `how` it is called, and the fields of `Family`."""
+    fields = {key: how.pop(key) for key in ("shape", "says", "is_slow") if key in how}
+    arguments = {**NET, "condition": condition}
+    return Family(name, net, arguments=arguments, **fields, **flow_match(calling(condition, **how), shift=shift))
 
 
+TOKENS = {"shape": (16, 12), "scale": 1e-3}
+VIDEO = {"shape": (3, 2, 8, 8)}
+SLOW = {"is_slow": True}
+SD3 = {**tiny.PROMPT, "pooled_projections": tiny.POOLED}
+FLUX = calling(tiny.FLUX, scale=1e-3)
 DIFFUSERS = [
     Family(
         "diffusers UNet2DConditionModel of SDXL",
-        sdxl,
-        arguments={"condition": SDXL},
-        **ddpm("epsilon", calling(SDXL)),
+        tiny.sdxl,
+        arguments={"condition": tiny.SDXL},
+        **ddpm("epsilon", calling(tiny.SDXL)),
     ),
     Family(
         "diffusers DiTTransformer2DModel (classes, learned variance)",
-        dit,
+        tiny.dit,
         **learned_variance({"class_labels": torch.tensor([10])}, has_classes=True),
     ),
     Family(
         "diffusers PixArtTransformer2DModel (learned variance)",
-        pixart,
-        arguments={**NET, "condition": PIXART},
-        **learned_variance(PIXART),
+        tiny.pixart,
+        arguments={**NET, "condition": tiny.PIXART},
+        **learned_variance(tiny.PIXART),
     ),
-    Family("diffusers UNet1DModel, DDPM epsilon", unet1d, arguments=NET, shape=(3, 32), **ddpm("epsilon", calling({}))),
+    Family(
+        "diffusers UNet1DModel, DDPM epsilon",
+        tiny.unet1d,
+        arguments=NET,
+        shape=(3, 32),
+        **ddpm("epsilon", calling({})),
+    ),
     Family(
         "diffusers SD3Transformer2DModel",
-        sd3,
-        arguments={**NET, "condition": {**PROMPT, "pooled_projections": POOLED}},
-        **flow_match(calling({**PROMPT, "pooled_projections": POOLED}), is_preconditioned=True, shift=3.0),
+        tiny.sd3,
+        arguments={**NET, "condition": SD3},
+        **flow_match(calling(SD3), is_preconditioned=True, shift=3.0),
     ),
-    Family(
-        "diffusers SanaTransformer2DModel",
-        sana,
-        arguments={**NET, "condition": PROMPT},
-        **flow_match(calling(PROMPT), shift=3.0),
+    flow("diffusers SanaTransformer2DModel", tiny.sana, tiny.PROMPT, shift=3.0),
+    flow(
+        "diffusers SanaTransformer2DModel with `timestep_scale=0.001`",
+        lambda: tiny.sana(timestep_scale=1e-3),
+        tiny.PROMPT,
+        scale=1e-3,
+        says="schedule='flow' agrees with them)",
     ),
+    flow("diffusers AuraFlowTransformer2DModel", tiny.auraflow, tiny.PROMPT, scale=1e-3),
+    flow("diffusers CogView4Transformer2DModel", tiny.cogview4, tiny.COGVIEW, **SLOW),
+    flow("diffusers Lumina2Transformer2DModel", tiny.lumina2, tiny.LUMINA2, mirrored=True, sign=-1),
     Family(
-        "diffusers WanTransformer3DModel (video)",
-        wan,
-        arguments={**NET, "condition": PROMPT},
-        shape=(3, 2, 8, 8),
-        **flow_match(calling(PROMPT), shift=3.0),
+        "diffusers LuminaNextDiT2DModel (learned variance)",
+        tiny.lumina_next,
+        arguments={**NET, "condition": tiny.LUMINA},
+        is_slow=True,
+        **flow_match(half(calling(tiny.LUMINA, mirrored=True, sign=-1))),
     ),
+    flow("diffusers WanTransformer3DModel (video)", tiny.wan, tiny.PROMPT, shift=3.0, **VIDEO),
+    flow("diffusers SkyReelsV2Transformer3DModel (video)", tiny.skyreels, tiny.PROMPT, **VIDEO, **SLOW),
+    flow("diffusers HunyuanVideoTransformer3DModel (video)", tiny.hunyuan, tiny.HUNYUAN, shift=7.0, **VIDEO, **SLOW),
     Family(
-        "diffusers AuraFlowTransformer2DModel",
-        auraflow,
-        arguments={**NET, "condition": PROMPT},
-        **flow_match(calling(PROMPT, scale=1e-3)),
+        "diffusers MochiTransformer3DModel (video, invert_sigmas)",
+        tiny.mochi,
+        arguments={**NET, "condition": tiny.MOCHI},
+        is_slow=True,
+        **VIDEO,
+        **flow_match(calling(tiny.MOCHI), invert_sigmas=True),
     ),
+    flow("diffusers LTXVideoTransformer3DModel, packed videos", tiny.ltx, tiny.LTX, shape=(24, 6), **SLOW),
+    flow("diffusers FluxTransformer2DModel, packed latents", tiny.flux, tiny.FLUX, shift=3.0, **TOKENS),
     Family(
-        "diffusers Lumina2Transformer2DModel",
-        lumina2,
-        arguments={**NET, "condition": {**PROMPT, "encoder_attention_mask": MASK}},
-        **flow_match(calling({**PROMPT, "encoder_attention_mask": MASK}, mirrored=True, sign=-1)),
-    ),
-    Family(
-        "diffusers FluxTransformer2DModel, the dataset has packed latents",
-        flux,
-        arguments={**NET, "condition": FLUX},
-        shape=(16, 12),
-        **flow_match(calling(FLUX, scale=1e-3), shift=3.0),
-    ),
-    Family(
-        "diffusers FluxTransformer2DModel, the training step packs (the probe set packs with `transform=`)",
-        flux,
-        arguments={**NET, "condition": FLUX},
+        "diffusers FluxTransformer2DModel, the training step packs its latents",
+        tiny.flux,
+        arguments={**NET, "condition": tiny.FLUX},
         transform=lambda image: pack(image[None])[0],
         says="not verified (the loss is no squared error of a known target, or the noise is not seen)",
-        **flow_match(calling(FLUX, scale=1e-3), training_call=packing(calling(FLUX, scale=1e-3)), shift=3.0),
+        **flow_match(FLUX, training_call=packing(FLUX), shift=3.0),
     ),
     Family(
-        "diffusers FluxTransformer2DModel inside a module of the job that packs latents",
+        "diffusers FluxTransformer2DModel inside a module of the job that packs its latents",
         Packed,
         arguments={**NET, "schedule": "flow"},
         **flow_match(calling({}, scale=1e-3), shift=3.0),
     ),
+    flow("diffusers Flux2Transformer2DModel, packed latents", tiny.flux2, tiny.FLUX2, **TOKENS, **SLOW),
+    flow("diffusers ChromaTransformer2DModel, packed latents", tiny.chroma, tiny.CHROMA, **TOKENS, **SLOW),
+    flow("diffusers QwenImageTransformer2DModel, packed latents", tiny.qwen, tiny.QWEN, **TOKENS, **SLOW),
+    flow("diffusers OvisImageTransformer2DModel, packed latents", tiny.ovis, tiny.CHROMA, **TOKENS, **SLOW),
+    flow("diffusers LongCatImageTransformer2DModel, packed latents", tiny.longcat, tiny.CHROMA, **TOKENS, **SLOW),
     Family(
         "diffusers UNet2DModel, FlowMatch, times up to 1000",
         unet,

@@ -67,6 +67,7 @@ class Family:
     says: str = "confirmed on 3 training steps"
     shape: tuple[int, ...] = (3, 8, 8)
     transform: Callable[[Tensor], Tensor] | None = None  # of the probe set's images
+    is_slow: bool = False
 
 
 class Job(pl.LightningModule):
@@ -372,11 +373,13 @@ FAMILIES = [
 
 
 def table(families: Sequence[Family]) -> str:
-    """The families and what each needs, in Markdown."""
-    lines = ["| family | give |", "|---|---|"]
+    """The families, what each needs, and what the training steps say, in Markdown."""
+    lines = ["| family | give | its training steps |", "|---|---|---|"]
     for family in families:
-        given = ", ".join(f"`{name}={_text(value)}`" for name, value in family.arguments.items())
-        lines.append(f"| {family.name} | {given or 'nothing'} |")
+        given = [f"`{name}={_text(value)}`" for name, value in family.arguments.items()]
+        given += ["`transform=` of the probe set"] * (family.transform is not None)
+        state = next((word for word in ("confirmed", "not verified") if family.says.startswith(word)), "settled")
+        lines.append(f"| {family.name} | {', '.join(given) or 'nothing'} | {state} |")
     return "\n".join(lines) + "\n"
 
 

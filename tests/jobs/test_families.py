@@ -13,7 +13,10 @@ from unimodal_monitor import ProbeSet, UnimodalMonitor
 
 DOCS = Path(__file__).parents[2] / "docs" / "jobs.md"
 ALL = [*FAMILIES, *DIFFUSERS]
-every_family = pytest.mark.parametrize("family", ALL, ids=lambda family: family.name)
+every_family = pytest.mark.parametrize(
+    "family",
+    [pytest.param(family, id=family.name, marks=[pytest.mark.slow] * family.is_slow) for family in ALL],
+)
 
 
 def images(num, shape=(3, 8, 8), *, seed):
@@ -25,6 +28,8 @@ def images(num, shape=(3, 8, 8), *, seed):
 
 
 @every_family
+@pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")  # diffusers about its own imports
+@pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype:UserWarning")  # Mochi, float32
 def test_family_is_confirmed_and_denoised_as_it_does_itself(family, tmp_path, capsys):
     torch.manual_seed(0)
     assert len(family.arguments) <= 2
@@ -60,8 +65,9 @@ def test_table_of_families_stands_in_the_documentation():
 
 if __name__ == "__main__":
     DOCS.write_text(
-        "# Jobs and what each needs\n\nMade from the families in `tests/jobs`: each is trained by a Trainer, confirmed"
-        " on its own steps, and equal to\nits own estimate of the clean image, to 1e-4 of the correction. The rows of"
-        " diffusers use its own classes; the others are small\nnetworks that follow the convention of the family.\n\n"
-        + table(ALL)
+        "# Jobs and what each needs\n\nMade from the families in `tests/jobs`: each is trained by a Trainer, and its"
+        " denoiser is equal to its own estimate of the\nclean image, to 1e-4 of the correction. The rows of diffusers"
+        " use its own classes; the others are small networks that follow the\nconvention of the family. The last column"
+        " is what is printed: the training steps confirm the schedule that was found or given, settle\nit by another"
+        " one, or cannot be read.\n\n" + table(ALL)
     )
