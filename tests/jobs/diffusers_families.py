@@ -103,6 +103,18 @@ class Packed(nn.Module):
         return (packing(calling(tiny.FLUX))(self.transformer, x, timestep),)
 
 
+class Listed(nn.Module):
+    """A part of the job that calls Z-Image, which takes lists of images and of prompts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transformer = tiny.z_image()
+
+    def forward(self, x: Tensor, timestep: Tensor, return_dict: bool = False) -> tuple[Tensor]:
+        images, prompts = list(x.unsqueeze(2)), [tiny.TEXT[0]] * len(x)
+        return (torch.stack(self.transformer(images, timestep, prompts, return_dict=False)[0]).squeeze(2),)
+
+
 def half(call: Call) -> Call:
     """Without the learned variance."""
     return lambda net, x, t: call(net, x, t)[:, : x.shape[1]]
@@ -203,6 +215,13 @@ DIFFUSERS = [
     flow("diffusers QwenImageTransformer2DModel, packed latents", tiny.qwen, tiny.QWEN, **TOKENS, **SLOW),
     flow("diffusers OvisImageTransformer2DModel, packed latents", tiny.ovis, tiny.CHROMA, **TOKENS, **SLOW),
     flow("diffusers LongCatImageTransformer2DModel, packed latents", tiny.longcat, tiny.CHROMA, **TOKENS, **SLOW),
+    Family(
+        "diffusers ZImageTransformer2DModel inside a module of the job that makes lists",
+        Listed,
+        arguments={**NET, "schedule": "flow:data"},
+        is_slow=True,
+        **flow_match(calling({}, mirrored=True, sign=-1), shift=3.0),
+    ),
     Family(
         "diffusers UNet2DModel, FlowMatch, times up to 1000",
         unet,

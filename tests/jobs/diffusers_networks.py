@@ -182,6 +182,13 @@ def skyreels() -> nn.Module:
     )
 
 
+def z_image() -> nn.Module:
+    return diffusers.ZImageTransformer2DModel(
+        in_channels=3, dim=16, n_layers=3, n_refiner_layers=1, n_heads=1, n_kv_heads=1, cap_feat_dim=6,
+        axes_dims=[4, 6, 6], axes_lens=[64, 16, 16],
+    )  # fmt: skip
+
+
 def unet1d() -> nn.Module:
     return diffusers.UNet1DModel(
         sample_size=32, in_channels=3, out_channels=3, down_block_types=("DownResnetBlock1D",) * 2,
