@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import diffusers
 import diffusers_networks as tiny
 import torch
 from families import NET, Family, ddpm, unet
@@ -52,8 +51,8 @@ def flow_match(
     def estimate(job: Any, noised: Tensor, sigma: Tensor) -> Tensor:
         rows = []
         for image, s in zip(noised, sigma / (1 + sigma), strict=True):
-            scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**{**options, "shift": 1.0})
-            scheduler.set_timesteps(sigmas=[float(s)])
+            scheduler = tiny.flow_scheduler(**{**options, "shift": 1.0})
+            scheduler.set_timesteps(sigmas=s[None].numpy())
             x, t = (1 - s) * image[None], scheduler.timesteps
             rows.append(scheduler.step(call(job.net, x, t), t[0], x).prev_sample)
         return torch.cat(rows)
@@ -61,7 +60,7 @@ def flow_match(
     return {
         "error": error,
         "estimate": estimate,
-        "parts": lambda: {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler(**options)},
+        "parts": lambda: {"scheduler": tiny.flow_scheduler(**options)},
     }
 
 
@@ -79,12 +78,14 @@ def learned_variance(condition: dict[str, Any], *, has_classes: bool = False) ->
 
 
 def pack(latents: Tensor) -> Tensor:
-    """(N, C, H, W) as the tokens of Flux, (N, H / 2 * W / 2, 4 C)."""
-    return diffusers.FluxPipeline._pack_latents(latents, *latents.shape)
+    """(N, C, 8, 8) as the tokens of Flux, (N, 16, 4 C), each with the 2 x 2 pixels of all channels."""
+    return (
+        latents.unflatten(3, (4, 2)).unflatten(2, (4, 2)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2).flatten(2)
+    )
 
 
 def unpack(tokens: Tensor) -> Tensor:
-    return diffusers.FluxPipeline._unpack_latents(tokens, 8, 8, vae_scale_factor=1)
+    return tokens.unflatten(2, (-1, 2, 2)).unflatten(1, (4, 4)).permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 
 
 def packing(call: Call) -> Call:
