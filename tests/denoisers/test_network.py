@@ -77,6 +77,21 @@ def test_output_that_is_no_image_is_an_error(output, message):
         EDMDenoiser(network(lambda x, t: output))(IMAGES, TIME)
 
 
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ({}, r"^net: Module, called with images \(2, 3, 2, 2\), times and no condition, raised AttributeError: "),
+        ({"text": torch.ones(1, 4)}, r"text \(1, 4\), raised RuntimeError: .*; .*transform=.*condition="),
+        ({"text": {"a": torch.ones(1, 4), "b": 1}}, r"text \(a \(1, 4\), b int\), raised AttributeError: .*condition="),
+    ],
+)
+def test_error_of_the_network_says_what_it_was_called_with(condition, message):
+    """Such as of latents that the training step packs, or of a prompt that was not given."""
+    net = network(lambda x, t, text=None: x + text.reshape(-1, 3))
+    with pytest.raises(ValueError, match=message):
+        EDMDenoiser(net, condition=condition)(IMAGES, TIME)
+
+
 def test_averaged_weights_are_used_while_there_are_any():
     """The network's own weights are neither used nor changed then, and are used again without an average."""
     net, averages = Shift(), [{"weight": torch.tensor(3.0, dtype=torch.float64)}, None]

@@ -1,7 +1,7 @@
 """Jobs as people write them, one for each family: how it trains, its own estimate of the clean image, what to give."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +65,9 @@ class Family:
     parts: Callable[[], dict[str, Any]] = dict
     sigmas: tuple[float, ...] = (0.05, 0.3, 1.0, 3.0)
     says: str = "confirmed on 3 training steps"
+    shape: tuple[int, ...] = (3, 8, 8)
+    transform: Callable[[Tensor], Tensor] | None = None  # of the probe set's images
+    is_slow: bool = False
 
 
 class Job(pl.LightningModule):
@@ -77,7 +80,8 @@ class Job(pl.LightningModule):
             setattr(self, name, part)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return self._error(self, batch[0]).square().mean()
+        images, self.labels = batch
+        return self._error(self, images).square().mean()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.net.parameters(), 1e-3)
@@ -368,12 +372,14 @@ FAMILIES = [
 ]
 
 
-def table() -> str:
-    """The families and what each needs, in Markdown."""
-    lines = ["| family | give |", "|---|---|"]
-    for family in FAMILIES:
-        given = ", ".join(f"`{name}={_text(value)}`" for name, value in family.arguments.items())
-        lines.append(f"| {family.name} | {given or 'nothing'} |")
+def table(families: Sequence[Family]) -> str:
+    """The families, what each needs, and what the training steps say, in Markdown."""
+    lines = ["| family | give | its training steps |", "|---|---|---|"]
+    for family in families:
+        given = [f"`{name}={_text(value)}`" for name, value in family.arguments.items()]
+        given += ["`transform=` of the probe set"] * (family.transform is not None)
+        state = next((word for word in ("confirmed", "not verified") if family.says.startswith(word)), "settled")
+        lines.append(f"| {family.name} | {', '.join(given) or 'nothing'} | {state} |")
     return "\n".join(lines) + "\n"
 
 

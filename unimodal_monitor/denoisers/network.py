@@ -64,9 +64,23 @@ class NetworkDenoiser(Denoiser):
         if self._time_name and self._time_name not in self._positions:
             arguments, keywords = [images], {self._time_name: time, **keywords}
         tensors = self._averaged() if self._held is None else self._held
-        if tensors:
-            return functional_call(self.network, tensors, tuple(arguments), keywords)
-        return self.network(*arguments, **keywords)
+        try:
+            if tensors:
+                return functional_call(self.network, tensors, tuple(arguments), keywords)
+            return self.network(*arguments, **keywords)
+        except torch.OutOfMemoryError:
+            raise
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:
+            raise ValueError(f"net: {self._failed(images, error)}") from error
+
+    def _failed(self, images: Tensor, error: Exception) -> str:
+        given = ", ".join(f"{name} {_described(value)}" for name, value in (self.condition or {}).items())
+        return (
+            f"{type(self.network).__name__}, called with images {tuple(images.shape)}, times and"
+            f" {given or 'no condition'}, raised {type(error).__name__}: {error}; the images of the probe set must have"
+            " the shape that the training step passes (give from_datasets a transform=), and condition= must have"
+            " each argument that it passes beside images and times"
+        )
 
     def _averaged(self) -> dict[str, Tensor]:
         """The averaged tensors with device and precision of the network's own; none where its own are to be used."""
@@ -124,6 +138,12 @@ def _fitted(value: object, images: Tensor) -> object:
         return value
     value = value.to(images) if value.is_floating_point() else value.to(images.device)
     return value.expand(len(images), *value.shape[1:]) if value.ndim and len(value) == 1 else value
+
+
+def _described(value: object) -> str:
+    if isinstance(value, Mapping):
+        return f"({', '.join(f'{name} {_described(item)}' for name, item in value.items())})"
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
 
 
 def _first_tensor(output: Any) -> Tensor:

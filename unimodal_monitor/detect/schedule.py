@@ -23,9 +23,11 @@ JOB_NAMES = (*PREDICTION_NAMES, "prediction", "pred_type", "predict_x0", "scalin
 FLOW_TIMES: dict[str, str] = {
     **dict.fromkeys(("FluxTransformer2DModel", "Flux2Transformer2DModel", "ChromaTransformer2DModel"), "flow"),
     **dict.fromkeys(("QwenImageTransformer2DModel", "AuraFlowTransformer2DModel"), "flow"),
+    **dict.fromkeys(("OvisImageTransformer2DModel", "LongCatImageTransformer2DModel"), "flow"),
     **dict.fromkeys(("Lumina2Transformer2DModel", "LuminaNextDiT2DModel", "ZImageTransformer2DModel"), "flow:data"),
     **dict.fromkeys(("SD3Transformer2DModel", "SanaTransformer2DModel", "WanTransformer3DModel"), "flow:x1000"),
     **dict.fromkeys(("HunyuanVideoTransformer3DModel", "LTXVideoTransformer3DModel"), "flow:x1000"),
+    **dict.fromkeys(("CogView4Transformer2DModel", "SkyReelsV2Transformer3DModel"), "flow:x1000"),
 }
 
 
