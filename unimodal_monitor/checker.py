@@ -13,7 +13,6 @@ from unimodal_monitor.copies.audit import Audit, audit_copies
 from unimodal_monitor.data.probe_set import ProbeSet
 from unimodal_monitor.denoisers.base import Denoiser, as_denoiser, device_of
 from unimodal_monitor.denoisers.network import NetworkDenoiser
-from unimodal_monitor.detect.call import describe
 from unimodal_monitor.detect.schedule import find_adapter
 from unimodal_monitor.detect.space import name_range
 from unimodal_monitor.detect.watch import Verification, Watch
@@ -32,17 +31,9 @@ SAME = 1e-3  # largest relative difference of two identical calls
 
 
 class CallError(ValueError):
-    """The trial forward failed; says with which arguments the network was called."""
+    """The trial forward failed."""
 
-    def __init__(self, denoiser: Denoiser, shape: Sequence[int], error: Exception) -> None:
-        conditions = getattr(denoiser, "condition", None) or {}
-        given = ", ".join(["times", *(f"{name} {describe(value)}" for name, value in conditions.items())])
-        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        name = type(denoiser.network).__name__
-        super().__init__(
-            f"unimodal_monitor: {reason}; the trial forward called {name} with images {tuple(shape)}, {given}"
-        )
-        self.is_of_a_call = True
+    is_of_a_call = True
 
 
 class Checker:
@@ -146,9 +137,10 @@ class Checker:
             seconds = time.perf_counter() - start
         difference = float((again - first).norm() / first.norm().clamp_min(1e-12))
         if difference > SAME:
+            name = type(self.denoiser.network).__name__
             raise ValueError(
-                "unimodal_monitor: net: two identical calls of"
-                f" {type(self.denoiser.network).__name__} differ by {difference:.1%}; it draws at random in eval mode, perhaps drops classes: give condition= or denoiser= without that"
+                f"unimodal_monitor: net: two identical calls of {name} differ by {difference:.1%}; it draws at random"
+                " in eval mode, perhaps drops classes: give condition= or denoiser= without that"
             )
         return seconds * self.plan.num_images / num_images / self.ranks.size
 
@@ -178,7 +170,8 @@ class Checker:
         try:
             (batch,) = go(run)
         except Exception as error:
-            raise CallError(self.denoiser, run.images[run.rows].shape, error) from error
+            reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            raise CallError(f"unimodal_monitor: {reason}") from error
         return batch.features[self.plan.layers[-1]].double()
 
     @contextmanager

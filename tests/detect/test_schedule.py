@@ -83,7 +83,7 @@ V, FLOW = scheduler(prediction_type="v_prediction"), scheduler("DPMSolverMultist
         ({}, scheduler("FlowMatchEulerDiscrete"), "^schedule: .* does not tell which times UNet2DModel gets; give"),
         ({}, scheduler().alphas_cumprod, "^schedule: nothing says what the network predicts .*; give schedule=partial"),
         ({"p": scheduler(), "predict_x0": True}, None, "^schedule: .* predicts epsilon, .* predict_x0 says sample"),
-        ({"p": FLOW}, None, "^schedule: .* prediction is 'flow_prediction'"),
+        ({"p": FLOW}, None, "^schedule: .* does not tell which times UNet2DModel gets"),
     ],
 )
 def test_schedule_that_is_not_plain_is_asked_for(parts, schedule, message):

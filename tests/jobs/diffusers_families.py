@@ -202,7 +202,6 @@ DIFFUSERS = [
         tiny.flux,
         arguments={**NET, "condition": tiny.FLUX},
         transform=lambda image: pack(image[None])[0],
-        says="not verified (the loss is no squared error of a known target, or the noise is not seen)",
         **flow_match(FLUX, training_call=packing(FLUX), shift=3.0),
     ),
     Family(

@@ -59,8 +59,9 @@ class ConditionsSeen:
             if seen.is_floating_point() != value.is_floating_point() or seen.shape[2:] != value.shape[2:]:
                 self.unlike[name] = f"{describe(seen)}, the monitor {describe(value)}"
             elif seen.ndim == value.ndim and seen.shape[1:] == value.shape[1:]:
-                value = value.to(seen.device)
-                equal = ((seen - value).abs() <= 0.02 * value.abs().max()).flatten(1).all(1)
+                slack = 0.02 * value.abs().max() if value.is_floating_point() else 0
+                seen, value = seen.double(), value.to(seen.device).double()
+                equal = ((seen - value).abs() <= slack).reshape(len(seen), -1).all(1)
                 self._num_equal[name] = self._num_equal.get(name, 0) + int(equal.sum())
                 self._highest[name] = max(self._highest.get(name, 0), int(seen.max()))
 

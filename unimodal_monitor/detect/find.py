@@ -9,9 +9,12 @@ from unimodal_monitor.denoisers.network import forward_parameters
 from unimodal_monitor.detect.attributes import class_names, is_ema, resolve, walk
 from unimodal_monitor.detect.condition import null_condition
 from unimodal_monitor.detect.ema import find_average
-from unimodal_monitor.detect.schedule import find_adapter
+from unimodal_monitor.detect.schedule import FLOW_TIMES, find_adapter
 
-KNOWN_NETWORKS = {"UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel"}
+KNOWN_NETWORKS = {
+    *("UNet1DModel", "UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel", "PixArtTransformer2DModel"),
+    *FLOW_TIMES,
+}
 
 
 def find_denoiser(

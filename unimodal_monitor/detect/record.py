@@ -13,11 +13,10 @@ from unimodal_monitor.denoisers.base import unwrap
 from unimodal_monitor.denoisers.network import _first_tensor
 from unimodal_monitor.detect.call import Call, CallRecorder, is_compiled, tensors_in
 from unimodal_monitor.detect.conditions import ConditionsSeen
+from unimodal_monitor.detect.parts import as_tokens, flat, parts_of
 from unimodal_monitor.detect.space import middle
 
 MAX_ROWS = 16  # images of one step
-EXPLAINED = 0.02  # share of an input that image and noise may leave over
-MAX_PAIRED = 512  # images and draws of a step that may belong together
 NUM_ROWS, NUM_STEPS, MAX_STEPS = 12, 3, 32  # enough images and steps, and when to give up
 
 
@@ -143,7 +142,7 @@ class Recorder:
             return {"missing": True}
         return {"noised": call.image[:MAX_ROWS].clone(), "time": call.time[:MAX_ROWS].cpu().double(), "call": call}
 
-    def _keep(self, step: Mapping[str, Any], batch: object, drawn: Sequence[tuple[torch.Size, Tensor]]) -> None:
+    def _keep(self, step: Mapping[str, Any], batch: object, drawn: "Sequence[Draw]") -> None:
         noised, output, gradient = step["noised"], step["output"], step["gradient"]
         self.is_half = self.is_half or min(t.dtype.itemsize for t in (output, gradient)) < 4
         if output.ndim == noised.ndim and output.shape[1] == 2 * noised.shape[1]:  # a learned variance
@@ -154,10 +153,13 @@ class Recorder:
         self.conditions.add(step["call"])
         self.shapes.add(tuple(noised.shape[1:]))
         shape, num = noised.shape[1:], len(noised)
-        noises = [_flat(tensor) for drawn_shape, tensor in drawn if drawn_shape == shape and len(tensor) >= num]
-        images = [_flat(tensor) for tensor in tensors_in(batch) if tensor.shape[1:] == shape and len(tensor) >= num]
-        values = (_flat(noised), _flat(output), _flat(gradient))
-        noise, image = _parts_of(values[0], images[0] if images else None, noises)
+        noises = [flat(tensor) for known, tensor, _ in drawn if known == shape and len(tensor) >= num]
+        noises = noises or [flat(tokens) for _, _, tensor in drawn if (tokens := as_tokens(tensor, noised)) is not None]
+        given = [tensor for tensor in tensors_in(batch) if len(tensor) >= num]
+        images = [flat(tensor) for tensor in given if tensor.shape[1:] == shape]
+        images = images or [flat(tokens) for t in given if (tokens := as_tokens(t[:num], noised)) is not None]
+        values = (flat(noised), flat(output), flat(gradient))
+        noise, image = parts_of(values[0], images[0] if images else None, noises)
         for i, time in enumerate(step["time"].tolist()):
             noised_D, output_D, gradient_D = (value[i] for value in values)
             own_noise, own_image = (None if value is None else value[i] for value in (noise, image))
@@ -165,12 +167,15 @@ class Recorder:
                 self.rows.append(Row(time, noised_D, output_D, gradient_D, own_noise, own_image))
 
 
+Draw = tuple[torch.Size, Tensor, Tensor]  # shape of one image, the middle of all, and the first images as a whole
+
+
 class _NormalDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Keeps the shape and the middle of every normal tensor that is drawn: the noise, by provenance."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.drawn: list[tuple[torch.Size, Tensor]] = []
+        self.drawn: list[Draw] = []
         self._is_on = False
 
     def start(self) -> None:
@@ -186,50 +191,6 @@ class _NormalDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **(kwargs or {}))
         is_draw = any(name in str(func) for name in ("randn", "normal"))
         if is_draw and isinstance(result, Tensor) and result.ndim > 1:
-            self.drawn.append((result.shape[1:], middle(result.detach()).clone()))
+            tensor = result.detach()
+            self.drawn.append((tensor.shape[1:], middle(tensor).clone(), tensor[:MAX_ROWS].clone()))
         return result
-
-
-def _parts_of(noised: Tensor, images: Tensor | None, drawn: Sequence[Tensor]) -> tuple[Tensor | None, Tensor | None]:
-    """(n, D) noise and image of the network's inputs (n, D); without images the noise is the last draw.
-
-    A job may draw more of this shape (a VAE's posterior, dropout of its own), add noise to its noise, or pair images
-    and noise anew (optimal transport): the noise is the draw that explains the input together with the image.
-    """
-    num = len(noised)
-    if images is None or not drawn:
-        return (drawn[-1][:num] if drawn else None), (None if images is None else images[:num])
-    pairs = [(noise[:num], images[:num]) for noise in drawn]
-    pairs += [_paired_anew(noised, noise, images) for noise in drawn if num > 1]
-    best = min(pairs, key=lambda pair: float(_rest(noised, *pair).median()))
-    return best if float(_rest(noised, *best).median()) < EXPLAINED else (None, images[:num])
-
-
-def _rest(noised: Tensor, noise: Tensor, image: Tensor) -> Tensor:
-    """(n,) share of each input that image, noise and a constant do not explain."""
-    columns = torch.stack([image, noise, torch.ones_like(image)], dim=2)
-    fitted = (columns @ torch.linalg.lstsq(columns, noised[..., None]).solution)[..., 0]
-    rest: Tensor = (noised - fitted).norm(dim=1) / noised.norm(dim=1)
-    return rest
-
-
-def _paired_anew(noised: Tensor, noise: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The noise and the image, out of all, that explain each input best, by their multiple correlation with it."""
-    noise, images = noise[:MAX_PAIRED], images[:MAX_PAIRED]
-    of_noise, of_images = _correlation(noised, noise)[:, :, None], _correlation(noised, images)[:, None, :]
-    both = _correlation(noise, images)[None]
-    explained = (of_noise**2 + of_images**2 - 2 * of_noise * of_images * both) / (1 - both**2).clamp_min(1e-9)
-    best = explained.flatten(1).argmax(1)
-    return noise[best // len(images)], images[best % len(images)]
-
-
-def _correlation(values: Tensor, others: Tensor) -> Tensor:
-    """(n, N) of rows with rows."""
-    values, others = (rows - rows.mean(1, keepdim=True) for rows in (values, others))
-    norms = values.norm(dim=1)[:, None] * others.norm(dim=1)
-    correlations: Tensor = values @ others.T / norms.clamp_min(1e-12)
-    return correlations
-
-
-def _flat(tensor: Tensor) -> Tensor:
-    return middle(tensor.detach()).flatten(1).cpu().double()

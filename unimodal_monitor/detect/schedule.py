@@ -70,6 +70,8 @@ def adapter_of(schedule: Any, network: nn.Module, *, stated: dict[str, Predictio
 
     `stated` has the predictions that the job itself names, by attribute; a ValueError if the schedule says otherwise.
     """
+    if getattr(getattr(schedule, "config", None), "prediction_type", None) == "flow_prediction":  # a sampler of flows
+        return _flow_match(schedule, network)
     if isinstance(schedule, torch.Tensor | np.ndarray) or getattr(schedule, "alphas_cumprod", None) is not None:
         if hasattr(schedule, "marginal_prob"):  # score_sde: the discrete table stands beside continuous times
             raise ValueError(

@@ -1,0 +1,70 @@
+"""Which image and which noise the inputs of a network are made of."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unimodal_monitor.detect.space import middle
+
+EXPLAINED = 0.02  # share of an input that image and noise may leave over
+MAX_PAIRED = 512  # images and draws of a step that may belong together
+
+
+def as_tokens(images: Tensor, noised: Tensor) -> Tensor | None:
+    """(N, C, ..., H, W) as the network's input (N, tokens, C p p), as Flux packs its latents; None if it is no such."""
+    if noised.ndim != 3 or images.ndim < 4 or len(images) != len(noised) or images.numel() != noised.numel():
+        return None
+    num, channels, *frames, height, width = images.shape
+    p = math.isqrt(noised.shape[2] // channels)
+    if channels * p * p != noised.shape[2] or height % p or width % p:
+        return None
+    patches = images.reshape(num, channels, math.prod(frames), height // p, p, width // p, p)
+    return patches.permute(0, 2, 3, 5, 1, 4, 6).reshape(noised.shape)
+
+
+def parts_of(noised: Tensor, images: Tensor | None, drawn: Sequence[Tensor]) -> tuple[Tensor | None, Tensor | None]:
+    """(n, D) noise and image of the network's inputs (n, D); without images the noise is the last draw.
+
+    A job may draw more of this shape (a VAE's posterior, dropout of its own), add noise to its noise, or pair images
+    and noise anew (optimal transport): the noise is the draw that explains the input together with the image.
+    """
+    num = len(noised)
+    if images is None or not drawn:
+        return (drawn[-1][:num] if drawn else None), (None if images is None else images[:num])
+    pairs = [(noise[:num], images[:num]) for noise in drawn]
+    pairs += [_paired_anew(noised, noise, images) for noise in drawn if num > 1]
+    best = min(pairs, key=lambda pair: float(_rest(noised, *pair).median()))
+    return best if float(_rest(noised, *best).median()) < EXPLAINED else (None, images[:num])
+
+
+def _rest(noised: Tensor, noise: Tensor, image: Tensor) -> Tensor:
+    """(n,) share of each input that image, noise and a constant do not explain."""
+    columns = torch.stack([image, noise, torch.ones_like(image)], dim=2)
+    fitted = (columns @ torch.linalg.lstsq(columns, noised[..., None]).solution)[..., 0]
+    rest: Tensor = (noised - fitted).norm(dim=1) / noised.norm(dim=1)
+    return rest
+
+
+def _paired_anew(noised: Tensor, noise: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The noise and the image, out of all, that explain each input best, by their multiple correlation with it."""
+    noise, images = noise[:MAX_PAIRED], images[:MAX_PAIRED]
+    of_noise, of_images = _correlation(noised, noise)[:, :, None], _correlation(noised, images)[:, None, :]
+    both = _correlation(noise, images)[None]
+    explained = (of_noise**2 + of_images**2 - 2 * of_noise * of_images * both) / (1 - both**2).clamp_min(1e-9)
+    best = explained.flatten(1).argmax(1)
+    return noise[best // len(images)], images[best % len(images)]
+
+
+def _correlation(values: Tensor, others: Tensor) -> Tensor:
+    """(n, N) of rows with rows."""
+    values, others = (rows - rows.mean(1, keepdim=True) for rows in (values, others))
+    norms = values.norm(dim=1)[:, None] * others.norm(dim=1)
+    correlations: Tensor = values @ others.T / norms.clamp_min(1e-12)
+    return correlations
+
+
+def flat(tensor: Tensor) -> Tensor:
+    """(N, D) float64 values of the middle of each image, on the CPU."""
+    return middle(tensor.detach()).flatten(1).cpu().double()
