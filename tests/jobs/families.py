@@ -68,6 +68,13 @@ class Family:
     shape: tuple[int, ...] = (3, 8, 8)
     transform: Callable[[Tensor], Tensor] | None = None  # of the probe set's images
     is_slow: bool = False
+    is_hidden: bool = False  # whether network and schedule cannot be found by the training steps
+
+    @property
+    def needed(self) -> dict[str, Any]:
+        """The arguments that cannot be left out."""
+        found = () if self.is_hidden else ("net", "schedule")
+        return {name: value for name, value in self.arguments.items() if name not in found}
 
 
 class Job(pl.LightningModule):
@@ -373,14 +380,19 @@ FAMILIES = [
 
 
 def table(families: Sequence[Family]) -> str:
-    """The families, what each needs, and what the training steps say, in Markdown."""
-    lines = ["| family | give | its training steps |", "|---|---|---|"]
+    """The families, what each needs, what it may give beside, and what the training steps say, in Markdown."""
+    lines = ["| family | give | to have it from the start | its training steps |", "|---|---|---|---|"]
     for family in families:
-        given = [f"`{name}={_text(value)}`" for name, value in family.arguments.items()]
-        given += ["`transform=` of the probe set"] * (family.transform is not None)
+        beside = {name: value for name, value in family.arguments.items() if name not in family.needed}
+        needed = _given(family.needed) + ["`transform=`"] * (family.transform is not None)
         state = next((word for word in ("confirmed", "not verified") if family.says.startswith(word)), "settled")
-        lines.append(f"| {family.name} | {', '.join(given) or 'nothing'} | {state} |")
+        cells = (family.name, ", ".join(needed) or "nothing", ", ".join(_given(beside)), state)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _given(arguments: dict[str, Any]) -> list[str]:
+    return [f"`{name}={_text(value)}`" for name, value in arguments.items()]
 
 
 def _text(value: Any) -> str:

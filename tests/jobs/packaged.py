@@ -35,6 +35,14 @@ class PackageFamily:
     in_unit_interval: bool = False  # the batches; the network sees 2 x - 1
     fault: str = ""  # why the monitor does not say so yet
     sigmas: tuple[float, ...] = (0.05, 0.3, 1.0, 3.0)
+    transform: None = None  # of the probe set's images
+    is_hidden: bool = False  # whether network and schedule cannot be found by the training steps
+
+    @property
+    def needed(self) -> dict[str, Any]:
+        """The arguments that cannot be left out."""
+        found = () if self.is_hidden else ("net", "schedule")
+        return {name: value for name, value in self.arguments.items() if name not in found}
 
 
 class PackageJob(pl.LightningModule):
@@ -392,6 +400,6 @@ PACKAGE_FAMILIES = [
 ]  # fmt: skip
 
 
-def rows() -> list[tuple[str, dict[str, Any]]]:
-    """Name and arguments of each family that is confirmed, for the table; no package is imported."""
-    return [(f.name, f.arguments) for f in PACKAGE_FAMILIES if not f.fault and f.says.startswith("confirmed")]
+def rows() -> list[PackageFamily]:
+    """The families that are confirmed, for the table; no package is imported."""
+    return [f for f in PACKAGE_FAMILIES if not f.fault and f.says.startswith("confirmed")]

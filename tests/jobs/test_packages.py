@@ -1,5 +1,7 @@
 """Families with the packages' own classes in a real Trainer; each is skipped where its package is missing."""
 
+import dataclasses
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -56,16 +58,26 @@ def largest_error(family, denoiser, own):
         return float(((denoiser(noised, sigma) - estimate).flatten(1).norm(dim=1) / correction).max())
 
 
-def every_family():
-    for family in PACKAGE_FAMILIES:
+def each_of(families):
+    params = []
+    for family in families:
         faulty = [pytest.mark.xfail(strict=True, raises=(AssertionError, ValueError), reason=family.fault)]
-        yield pytest.param(family, id=family.name, marks=needs_package + (faulty if family.fault else []))
+        params.append(pytest.param(family, id=family.name, marks=needs_package + (faulty if family.fault else [])))
+    return pytest.mark.parametrize("family", params)
 
 
-@pytest.mark.parametrize("family", [*every_family()])
+@each_of(PACKAGE_FAMILIES)
 def test_family_is_confirmed_and_denoised_as_its_package_does(family, tmp_path, capsys):
     assert len(family.arguments) <= 2
     job, denoiser, _ = fit(family, tmp_path)
+    assert family.says in capsys.readouterr().out
+    assert largest_error(family, denoiser, job.eval().own) < 1e-4
+
+
+@each_of([family for family in rows() if family.needed != family.arguments])
+def test_network_and_schedule_are_found_by_the_training_steps(family, tmp_path, capsys):
+    """What the table says that the family needs is enough."""
+    job, denoiser, _ = fit(dataclasses.replace(family, arguments=family.needed), tmp_path, steps=12)
     assert family.says in capsys.readouterr().out
     assert largest_error(family, denoiser, job.eval().own) < 1e-4
 
@@ -95,6 +107,6 @@ def test_probe_images_in_other_units_than_the_network_sees_are_refused(tmp_path)
 
 
 def test_rows_need_no_package_and_two_arguments_at_most():
-    names = [name for name, _ in rows()]
+    names = [family.name for family in rows()]
     assert len(set(names)) == len(names) >= 20
-    assert all(len(arguments) <= 2 for _, arguments in rows())
+    assert all(len(family.arguments) <= 2 for family in rows())

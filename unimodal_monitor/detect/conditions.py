@@ -54,7 +54,7 @@ class ConditionsSeen:
         self.num_images += len(image)
         for name, value in self.passed.items():
             seen = conditions.get(name)
-            if not isinstance(value, Tensor) or not isinstance(seen, Tensor):
+            if not isinstance(value, Tensor) or not isinstance(seen, Tensor) or seen.is_complex():
                 continue
             if seen.is_floating_point() != value.is_floating_point() or seen.shape[2:] != value.shape[2:]:
                 self.unlike[name] = f"{describe(seen)}, the monitor {describe(value)}"

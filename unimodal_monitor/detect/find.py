@@ -91,5 +91,6 @@ def _is_network(value: object) -> bool:
     if not isinstance(value, nn.Module):
         return False
     module, names = unwrap(value), class_names(unwrap(value))
-    takes_sigma = "sigma" in forward_parameters(module) and next(module.parameters(), None) is not None
+    sigma = forward_parameters(module).get("sigma")
+    takes_sigma = sigma is not None and sigma.default is sigma.empty and next(module.parameters(), None) is not None
     return bool(names & KNOWN_NETWORKS) or (takes_sigma and "LightningModule" not in names)

@@ -193,7 +193,9 @@ def find_schedules(owner: nn.Module, network: nn.Module) -> dict[str, object]:
     def stop(path: str, value: object) -> bool:
         return is_ema(path, value) or (isinstance(value, nn.Module) and unwrap(value) is network)
 
-    found = {path: value for path, value in walk(owner, stop=stop) if is_schedule(value) and not stop(path, value)}
+    known = [(path, value) for path, value in walk(owner, stop=stop) if not stop(path, value)]
+    inner = ((f"{path}.scheduler", getattr(value, "scheduler", None)) for path, value in known)  # MONAI's inferers
+    found = {path: value for path, value in (*known, *inner) if is_schedule(value)}
     return {"the module itself": owner, **found} if is_schedule(owner) else found
 
 
