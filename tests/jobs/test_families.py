@@ -7,13 +7,14 @@ import pytorch_lightning as pl
 import torch
 from diffusers_families import DIFFUSERS
 from families import FAMILIES, Job, table
+from more_families import MORE
 from packaged import rows
 from torch.utils.data import DataLoader, TensorDataset
 
 from unimodal_monitor import ProbeSet, UnimodalMonitor
 
 DOCS = Path(__file__).parents[2] / "docs" / "jobs.md"
-ALL = [*FAMILIES, *DIFFUSERS]
+ALL = [*FAMILIES, *MORE, *DIFFUSERS]
 old_diffusers = pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")  # about its own imports
 float32 = pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype:UserWarning")  # Mochi
 

@@ -76,7 +76,8 @@ def _only_network(owner: nn.Module) -> tuple[str, nn.Module]:
         if isinstance(value, nn.Module) and _is_network(value) and not is_ema(path, value):
             found.setdefault(unwrap(value), path)
     trained = {module: path for module, path in found.items() if any(p.requires_grad for p in module.parameters())}
-    found = trained or found  # a frozen teacher or base beside the trained network is not what the job trains
+    if any(parameter.requires_grad for parameter in owner.parameters()):
+        found = trained  # a frozen teacher or base beside the trained network is not what the job trains
     if len(found) == 1:
         return next((path, module) for module, path in found.items())
     networks = ", ".join(f"{path} ({type(module).__name__})" for module, path in found.items()) or "none"

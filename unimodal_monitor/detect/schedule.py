@@ -54,7 +54,8 @@ def _adapter_of_name(owner: nn.Module, network: nn.Module, name: str) -> Adapter
     path, *options = name.split(":")
     schedule: Any = resolve(owner, path, argument="schedule")
     predictions = [PREDICTIONS[option] for option in options if option in PREDICTIONS]
-    factors = [float(factor[1]) for option in options if (factor := TIMES.match(option))]
+    others = [option for option in options if option not in PREDICTIONS]  # "x0" is one, and no factor
+    factors = [float(factor[1]) for option in others if (factor := TIMES.match(option))]
     if len(predictions) + len(factors) < len(options):
         raise ValueError(f"schedule={name!r}: need a prediction or a factor of time such as x0.25 after {path}")
     if not options:

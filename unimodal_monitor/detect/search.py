@@ -83,7 +83,7 @@ class Search:
         if (watch := self._watch) is not None:
             found = self.ranks.broadcast(self.ranks.together(watch.settle))
             if found is not None and found.word is None:
-                raise ValueError(f"unimodal_monitor: {found.reason}")
+                raise ValueError(f"unimodal_monitor: {self.reason}; {found.reason.removeprefix('schedule: ')}")
             self.word = None if found is None else found.word
             return found is not None
         if self._calls is None:

@@ -25,6 +25,7 @@ MIN_COMPARED = 12  # images seen, to compare the probe images with them
 MAX_WAITS = 8  # steps before the optimizer's first that are not recorded
 WORDS = (
     *("flow", "flow:data", "flow:to_data", "flow:data:to_noise", "flow:epsilon", "flow:x0", "flow:data:x0"),
+    *("flow:data:epsilon", "flow:data:epsilon:x1000", "flow:epsilon:x1000", "cosine:data:x0"),
     *("flow:x1000", "flow:data:x1000", "flow:to_data:x1000", "flow:data:to_noise:x1000", "flow:v"),
     *("cosine", "cosine:v", "cosine:epsilon", "cosine:x0", "cosine:data", "cosine:data:v", "cosine:data:epsilon"),
     *("vpsde", "vpsde:x1", "vpsde:x1000", "vpsde:v", "vpsde:x0", "vpsde:score", "subvp", "subvp:x1", "subvp:score"),
@@ -162,14 +163,16 @@ class Watch:
         if best.error <= tolerance:
             fitting = [word for word, fit in others.items() if fit.error <= max(3 * best.error, same)]
             return _settled(fitting, guess, steps, name)
+        if _is_squared_loss(rows):
+            if guess.error >= CONFLICT or (guess.input <= FITS and guess.target >= FITS_HALF):
+                return _refused(f"{_difference(guess, steps, name)}; no named schedule agrees with them")
+            return self._not_verified(f"{_difference(guess, steps, name)}, too little to call it wrong")
         signs = {word: fit.sign for word, fit in others.items() if fit.input <= 10 * FITS}
         most = max([guess.sign, *signs.values()])
         if guess.input <= 10 * FITS and guess.sign >= max(SIGNS, most - 0.02):
             return Verification("confirmed", f"{steps} by the signs of the loss's gradient")
         if most >= SIGNS and guess.sign < SIGNS - 0.05:
             return _settled([word for word, sign in signs.items() if sign >= most - 0.02], guess, steps, name)
-        if guess.error >= CONFLICT and _is_squared_loss(rows):
-            return _refused(f"{_difference(guess, steps, name)}; no named schedule agrees with them")
         return self._not_verified("the loss is no squared error of a known target, or the noise is not seen")
 
     def _named(self) -> Iterator[tuple[str, NetworkDenoiser]]:
