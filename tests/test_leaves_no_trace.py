@@ -1,11 +1,14 @@
 """Training with the monitor is, bit for bit, training without it."""
 
 import random
+from functools import partial
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
-from tiny_job import TinyJob, tiny_loader, tiny_probe_set, tiny_trainer
+from tiny_job import WIDTH, TinyDenoiser, TinyJob, blobs, tiny_loader, tiny_probe_set, tiny_trainer
+from torch.utils.data import DataLoader, TensorDataset
 
 from unimodal_monitor import EDMDenoiser, LogisticProbe, Monitor, RidgeProbe, UnimodalMonitor
 
@@ -41,6 +44,105 @@ def test_losses_weights_and_random_states_are_equal_bit_for_bit(tmp_path, option
     assert states_with == states_without
     for name, tensor in without.state_dict().items():
         assert torch.equal(tensor, with_it.state_dict()[name]), name
+
+
+class Network(TinyDenoiser):
+    """Without a name that tells."""
+
+    def forward(self, x, t):
+        return super().forward(x, t)
+
+
+class Own(pl.LightningModule):
+    """A network and a flow of its own, of which nothing tells but the training steps; with dropout and batch norm."""
+
+    def __init__(self, wrap=None):
+        super().__init__()
+        self.net, self.losses = Network(), []
+        if wrap == "in place":
+            self.net.compile(backend="eager")
+        elif wrap == "around":
+            self.net = torch.compile(self.net, backend="eager")
+
+    def forward(self, batch, batch_idx=0):
+        images, _ = batch
+        noise, t = torch.randn_like(images), torch.rand(len(images))
+        s = t[:, None]
+        return (self.net((1 - s) * images + s * noise, t) - noise + images).square().mean()
+
+    def training_step(self, batch, batch_idx):
+        loss = self(batch)
+        self.losses.append(loss.item())
+        return loss
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), lr=1e-2)
+
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(*blobs(96, seed=1)), batch_size=16, shuffle=True)
+
+    def val_dataloader(self):
+        return DataLoader(TensorDataset(*blobs(300, seed=2)), batch_size=64)
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val", self(batch))
+
+
+class TwoOptimizers(Own):
+    """Manual optimization, as of a GAN."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization, self.other = False, torch.nn.Linear(WIDTH, 1)
+
+    def training_step(self, batch, batch_idx):
+        for optimizer, loss in zip(self.optimizers(), (super().training_step(batch, batch_idx), None), strict=True):
+            loss = self.other(batch[0]).square().mean() if loss is None else loss
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+
+    def configure_optimizers(self):
+        return [torch.optim.AdamW(part.parameters(), lr=1e-2) for part in (self.net, self.other)]
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "found"),
+    [
+        (Own, {}, True),
+        (Own, {"accumulate_grad_batches": 3, "max_steps": 17}, True),
+        pytest.param(Own, {"precision": "bf16-mixed"}, True, marks=pytest.mark.slow),
+        pytest.param(TwoOptimizers, {}, True, marks=pytest.mark.slow),
+        pytest.param(partial(Own, "around"), {}, False, marks=pytest.mark.slow),
+        pytest.param(partial(Own, "in place"), {}, False, marks=pytest.mark.slow),
+    ],
+    ids=["plain", "accumulation", "bf16", "two optimizers", "compiled", "compiled in place"],
+)
+def test_search_for_network_and_schedule_leaves_no_trace(make, options, found, tmp_path):
+    """Without an argument; a compiled network is asked for, since it would keep the hooks."""
+
+    def run(folder, callbacks):
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        job = make()
+        trainer = tiny_trainer(folder, callbacks=callbacks, **{"num_sanity_val_steps": 1, **options})
+        trainer.fit(job)
+        return job, (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+
+    monitor = UnimodalMonitor(every_n_train_steps=12)
+    if not found:
+        with pytest.raises(ValueError, match="^unimodal_monitor: net: the diffusion networks found in Own are none"):
+            run(tmp_path / "with", [monitor])
+        monitor = UnimodalMonitor(every_n_train_steps=12, net="net", schedule="flow")
+    with_it, states_with = run(tmp_path / "with", [monitor])
+    without, states_without = run(tmp_path / "without", [])
+    assert len(monitor.history) >= 2
+    assert with_it.losses == without.losses
+    assert states_with == states_without
+    for name, tensor in without.state_dict().items():
+        assert torch.equal(tensor, with_it.state_dict()[name]), name
+    assert not any(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in with_it.modules())
 
 
 def test_this_test_can_fail(tmp_path):

@@ -211,10 +211,13 @@ class UnimodalMonitor(Callback):
         elif not isinstance(denoiser, Denoiser | nn.Module):
             denoiser = denoiser(pl_module) if net is None else denoiser
         given_by_user = "denoiser" if self.denoiser is not None else None if self.schedule is None else "schedule"
+        if search.images is None:
+            drawn = {key: getattr(self, key) for key in DRAWN}
+            search.images = self.probe_set or draw_probe_set_of(trainer, pl_module, **drawn)
         beside_logs = Path(trainer.log_dir or trainer.default_root_dir) / self.name  # a collective call
         monitor = Monitor(
             denoiser,
-            self.probe_set or draw_probe_set_of(trainer, pl_module, **{key: getattr(self, key) for key in DRAWN}),
+            search.images,
             **{key: getattr(self, key) for key in OPTIONS},
             net=net,
             precision=trainer.precision_plugin.forward_context,

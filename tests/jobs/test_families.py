@@ -19,8 +19,11 @@ old_diffusers = pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning") 
 float32 = pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype:UserWarning")  # Mochi
 
 
-def each_of(families):
-    params = [pytest.param(family, id=family.name, marks=[pytest.mark.slow] * family.is_slow) for family in families]
+def each_of(families, *, slow=()):
+    params = [
+        pytest.param(family, id=family.name, marks=[pytest.mark.slow] * (family.is_slow or family in slow))
+        for family in families
+    ]
     return pytest.mark.parametrize("family", params)
 
 
@@ -68,7 +71,7 @@ def test_family_is_confirmed_and_denoised_as_it_does_itself(family, tmp_path, ca
     check(family, family.arguments, tmp_path, capsys.readouterr, num_steps=5)
 
 
-@each_of([family for family in ALL if family.needed != family.arguments])
+@each_of([family for family in ALL if family.needed != family.arguments], slow=DIFFUSERS)
 @old_diffusers
 @float32
 def test_network_and_schedule_are_found_by_the_training_steps(family, tmp_path, capsys):

@@ -7,13 +7,14 @@ from torch import nn
 
 from unimodal_monitor.denoisers.base import Denoiser
 from unimodal_monitor.denoisers.network import NetworkDenoiser
-from unimodal_monitor.detect.call import Call, CallRecorder
+from unimodal_monitor.detect.call import Call, CallRecorder, is_compiled
 from unimodal_monitor.detect.condition import BatchCondition
 from unimodal_monitor.detect.conditions import like_the_job
 from unimodal_monitor.detect.find import find_network
 from unimodal_monitor.detect.watch import Watch
 from unimodal_monitor.forward.distributed import Ranks
 
+MAX_LOOKS = 3  # training steps in which a call is looked for
 ASKED = ("net:", "schedule:", "condition:", "null_class:")  # how errors begin that ask for what was not found
 
 
@@ -33,6 +34,8 @@ class Search:
         self.word: str | None = None  # schedule= that the training steps agree with
         self._given = {"net:": net, "schedule:": schedule, "condition:": None if condition == "batch" else condition}
         self.call: Call | None = None
+        self._num_looks = 0
+        self.images: Any = None  # probe set, read once for all tries
         self.reason = ""  # what the last try asked for
         self._calls: CallRecorder | None = None
         self._watch: Watch | None = None
@@ -68,8 +71,9 @@ class Search:
             with suppress(ValueError):
                 network = find_network(self.owner, net=self.found["net"])[1]
                 self._watch = Watch(self.owner, None, network=network)
-        elif self.call is None and (is_open or getattr(error, "is_of_a_call", False)):
+        elif self.call is None and self._num_looks < MAX_LOOKS and (is_open or getattr(error, "is_of_a_call", False)):
             self._calls = CallRecorder(self.owner)
+            self._num_looks = MAX_LOOKS if any(map(is_compiled, self.owner.modules())) else self._num_looks + 1
         return self._watch is not None or self._calls is not None
 
     def watching(self, batch: object) -> AbstractContextManager[None]:
@@ -98,4 +102,6 @@ class Search:
     def explain(self, error: Exception) -> str:
         """The error with what the training step was seen to call."""
         seen = "" if self.call is None else f"; the training step calls {self.call}"
+        if self.call is None and self._num_looks:
+            seen = "; the training step was seen to call no module of this kind that is not compiled"
         return f"unimodal_monitor: {str(error).removeprefix('unimodal_monitor: ')}{seen}"
