@@ -220,6 +220,32 @@ def test_images_and_noise_that_are_paired_anew_are_matched():
     assert (wrong.state, wrong.word) == ("settled", "flow")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(-1), x),
+        lambda x: x * (0.8 + 0.4 * torch.rand(len(x), 1, 1, 1)) + 0.1 * torch.rand(len(x), 3, 1, 1),
+    ],
+    ids=["flips", "brightness"],
+)
+def test_images_that_the_step_augments_contradict_nothing(change):
+    """The batch is not what the network sees: the noise alone tells."""
+    assert watched(lambda net, x: flow(net, change(x)), FlowDenoiser).text == "confirmed on 3 training steps"
+    wrong = watched(lambda net, x: flow(net, change(x)), lambda net: PathDenoiser(net, path="cosine"))
+    assert (wrong.state, wrong.word) == ("settled", "flow")
+
+
+def test_noise_upon_the_noise_is_not_verified_and_not_refused():
+    """Input perturbation: the network sees another noise than the target's."""
+
+    def perturbed(net, x):
+        noise, t = torch.randn_like(x), torch.rand(len(x))
+        s = column(t, x)
+        return net((1 - s) * x + s * (noise + 0.2 * torch.randn_like(x)), t) - (noise - x)
+
+    assert watched(perturbed, FlowDenoiser).state == "not verified"
+
+
 def test_large_images_are_read_by_a_part_of_their_values():
     """The reading of 3 x 128 x 128 values took 9.6 s and now takes as long as that of small ones."""
     torch.manual_seed(0)

@@ -63,12 +63,13 @@ class Convention:
         clean, _ = _clean(used, noised, levels)
         return ([], []) if clean is None else (list(clean), used)
 
-    def fit(self, rows: Sequence[Row]) -> Fit:
-        """Compare with the rows; those of times that the convention does not have count as unlike."""
+    def fit(self, rows: Sequence[Row], *, least: float = 0.0) -> Fit:
+        """Compare with the rows of at least this sigma; those of times that the convention does not have are unlike."""
         sigmas = self.sigmas_at([row.time for row in rows])
         known = [(row, sigma) for row, sigma in zip(rows, sigmas.tolist(), strict=True) if np.isfinite(sigma)]
         if len(known) < 0.8 * len(rows):
             return Fit(1.0, 1.0, 0.0)
+        known = [(row, sigma) for row, sigma in known if sigma >= least] or known
         levels = torch.tensor([sigma for _, sigma in known], dtype=torch.float64)
         used = [row for row, _ in known]
         a, _, alpha, beta = self.at(levels)

@@ -24,19 +24,33 @@ def as_tokens(images: Tensor, noised: Tensor) -> Tensor | None:
     return patches.permute(0, 2, 3, 5, 1, 4, 6).reshape(noised.shape)
 
 
-def parts_of(noised: Tensor, images: Tensor | None, drawn: Sequence[Tensor]) -> tuple[Tensor | None, Tensor | None]:
-    """(n, D) noise and image of the network's inputs (n, D); without images the noise is the last draw.
+def parts_of(
+    noised: Tensor, images: Tensor | None, drawn: Sequence[Tensor]
+) -> tuple[Tensor | None, Tensor | None, bool]:
+    """(n, D) noise and image of the network's inputs (n, D), and whether nothing contradicts them.
 
-    A job may draw more of this shape (a VAE's posterior, dropout of its own), add noise to its noise, or pair images
-    and noise anew (optimal transport): the noise is the draw that explains the input together with the image.
+    A job may draw more of this shape (a VAE's posterior, dropout of its own), or pair images and noise anew (optimal
+    transport): the noise is the draw that explains the input together with the image. Where none does, because the
+    step changes its images, or adds noise to its noise, the most similar draw is taken alone. Without images it is the
+    last one.
     """
     num = len(noised)
     if images is None or not drawn:
-        return (drawn[-1][:num] if drawn else None), (None if images is None else images[:num])
-    pairs = [(noise[:num], images[:num]) for noise in drawn]
-    pairs += [_paired_anew(noised, noise, images) for noise in drawn if num > 1]
-    best = min(pairs, key=lambda pair: float(_rest(noised, *pair).median()))
-    return best if float(_rest(noised, *best).median()) < EXPLAINED else (None, images[:num])
+        return (drawn[-1][:num] if drawn else None), (None if images is None else images[:num]), True
+    best, rest = _best(noised, [(noise[:num], images[:num]) for noise in drawn])
+    if rest >= EXPLAINED and num > 1:
+        best, rest = _best(noised, [_paired_anew(noised, noise, images) for noise in drawn])
+    if rest < EXPLAINED:
+        return *best, True
+    alone = max(drawn, key=lambda noise: float((noised * noise[:num]).sum(1).abs().median()))
+    return alone[:num], None, False
+
+
+def _best(noised: Tensor, pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[tuple[Tensor, Tensor], float]:
+    """The pair that leaves the least, and how much."""
+    rests = [float(_rest(noised, *pair).median()) for pair in pairs]
+    least = min(range(len(pairs)), key=lambda i: rests[i])
+    return pairs[least], rests[least]
 
 
 def _rest(noised: Tensor, noise: Tensor, image: Tensor) -> Tensor:

@@ -101,7 +101,8 @@ class Search:
 
     def explain(self, error: Exception) -> str:
         """The error with what the training step was seen to call."""
-        seen = "" if self.call is None else f"; the training step calls {self.call}"
+        is_of_call = str(error).startswith(ASKED) or getattr(error, "is_of_a_call", False)
+        seen = f"; the training step calls {self.call}" if self.call is not None and is_of_call else ""
         if self.call is None and self._num_looks:
             seen = "; the training step was seen to call no module of this kind that is not compiled"
         return f"unimodal_monitor: {str(error).removeprefix('unimodal_monitor: ')}{seen}"

@@ -19,6 +19,7 @@ from unimodal_monitor.detect.space import compare_space
 
 FITS, FITS_HALF = 5e-3, 5e-2  # largest error of a convention that agrees, in float32 and in half precision
 SAME, SAME_HALF = 3e-5, 2e-2  # errors up to which two conventions agree equally well
+LEAST_HALF = 0.1  # levels below it are lost in the rounding of half precision
 CONFLICT = 0.3  # error from which a convention contradicts the steps
 SIGNS = 0.95  # fraction of gradients with the sign of output minus target, where the loss is no squared error
 MIN_COMPARED = 12  # images seen, to compare the probe images with them
@@ -153,10 +154,12 @@ class Watch:
                 return self._not_verified(f"{network} was not called with images, times and gradients")
             return self._not_verified(f"only {num} training steps were seen")
         steps, tolerance = f"on {num} training steps", FITS_HALF if self.recorder.is_half else FITS
-        inner = self.recorder.inner
-        same = SAME_HALF if self.recorder.is_half else SAME
-        guess = NO_FIT if self.denoiser is None else Convention(cast(NetworkDenoiser, self.denoiser), inner).fit(rows)
-        others = {} if inner else {word: Convention(denoiser).fit(rows) for word, denoiser in self._named()}
+        same, inner = SAME_HALF if self.recorder.is_half else SAME, self.recorder.inner
+        least = LEAST_HALF if self.recorder.is_half else 0.0
+        given = cast(NetworkDenoiser, self.denoiser)
+        guess = NO_FIT if self.denoiser is None else Convention(given, inner).fit(rows, least=least)
+        named = [] if inner else self._named()
+        others = {word: Convention(denoiser).fit(rows, least=least) for word, denoiser in named}
         best = min([guess, *others.values()], key=lambda fit: fit.error)
         if guess.error <= tolerance and guess.error <= max(3 * best.error, same):
             return Verification("confirmed", steps)
@@ -164,9 +167,11 @@ class Watch:
             fitting = [word for word, fit in others.items() if fit.error <= max(3 * best.error, same)]
             return _settled(fitting, guess, steps, name)
         if _is_squared_loss(rows):
-            if guess.error >= CONFLICT or (guess.input <= FITS and guess.target >= FITS_HALF):
+            is_wrong = guess.error >= CONFLICT or (guess.input <= FITS and guess.target >= FITS_HALF)
+            if is_wrong and self.recorder.is_sure:
                 return _refused(f"{_difference(guess, steps, name)}; no named schedule agrees with them")
-            return self._not_verified(f"{_difference(guess, steps, name)}, too little to call it wrong")
+            why = "too little to call it wrong" if self.recorder.is_sure else "the step changes its images or its noise"
+            return self._not_verified(f"{_difference(guess, steps, name)}; {why}")
         signs = {word: fit.sign for word, fit in others.items() if fit.input <= 10 * FITS}
         most = max([guess.sign, *signs.values()])
         if guess.input <= 10 * FITS and guess.sign >= max(SIGNS, most - 0.02):
