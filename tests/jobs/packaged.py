@@ -396,7 +396,7 @@ PACKAGE_FAMILIES = [
             "pred_v", learned=True, give=MODEL, **UNIT),
     _family("denoising_diffusion_pytorch ElucidatedDiffusion", lucidrains_elucidated, give=ELUCIDATED, **UNIT),
     _family("denoising_diffusion_pytorch ElucidatedDiffusion, sigma_data=1", lucidrains_elucidated, sigma_data=1.0,
-            give=ELUCIDATED, fault="'edm:inner' has a deviation of 0.5, whatever the module around it says", **UNIT),
+            give={"net": "diffusion.net", "schedule": "edm:inner:std1"}, **UNIT),
 ]  # fmt: skip
 
 

@@ -53,7 +53,6 @@ def test_average_is_read_and_said(family, averaged, options, tmp_path, capsys):
     assert largest_error(family, denoiser, job.own) > 1e-2
 
 
-@pytest.mark.xfail(strict=True, reason="until `update_after_step` ema_pytorch only copies, and the copy is called ema")
 def test_average_that_only_copies_yet_stands_for_the_raw_weights(tmp_path):
     job = with_ema(MONAI, "net", beta=0.9, update_after_step=100, update_every=100)
     job, denoiser, _ = fit(MONAI, tmp_path, job=job)

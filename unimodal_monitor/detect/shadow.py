@@ -114,8 +114,11 @@ def is_empty(holder: object) -> bool:
     """Whether the holder's counter says that it has not been updated yet.
 
     Lightning's StochasticWeightAveraging has `n_averaged=None` before its start; torch_ema's `num_updates=None` and
-    LDM's -1 mean that updates are not counted.
+    LDM's -1 mean that updates are not counted. ema_pytorch only copies until `update_after_step`.
     """
+    step, first = _get(holder, "step"), _get(holder, "update_after_step")
+    if isinstance(first, int) and isinstance(step, Tensor | int) and int(step) <= first + 1:
+        return True
     counts = (_get(holder, name) for name in COUNTERS)
     is_before_start = _get(holder, "n_averaged", default=holder) is None
     return is_before_start or next((bool(count == 0) for count in counts if count is not None), False)

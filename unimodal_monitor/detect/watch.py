@@ -189,6 +189,8 @@ class Watch:
                 num = len(torch.as_tensor(alphas))
                 factors = dict.fromkeys(("", f":x{1000 / num:g}" if num != 1000 else "", f":x{1 / num:g}"))
                 words += [f"{path}:{kind}{factor}" for kind in ("epsilon", "v", "x0") for factor in factors]
+        stds = {getattr(module, "sigma_data", None) for module in self.owner.modules()} - {None, 0.5}
+        words += [f"edm:inner:std{std:g}" for std in stds if isinstance(std, float | int)]
         for word in words:
             try:
                 adapter = find_adapter(self.owner, network, schedule=word)

@@ -15,7 +15,7 @@ PREDICTIONS: dict[str, Prediction] = {  # the words of diffusers, LDM, lucidrain
     **dict.fromkeys(("sample", "x0", "pred_x0", "start_x"), "sample"),
     **dict.fromkeys(("v_prediction", "v", "pred_v", "vscaling"), "v_prediction"),
 }
-TIMES = re.compile(r"x(\d+(\.\d+)?(e-?\d+)?)$")
+TIMES, STD = re.compile(r"x(\d+(\.\d+)?(e-?\d+)?)$"), re.compile(r"std(\d+(\.\d+)?)$")
 HINT = (
     "give schedule= the scheduler or its dotted name, or 'edm' (the network takes sigma and denoises), 'flow'"
     " (velocity, time 1 is noise), 'flow:data' (velocity, time 1 is data), either with ':x1000' (times up to 1000),"
@@ -28,7 +28,8 @@ def adapter_named(word: str) -> Adapter | None:
 
     Families are "flow", "cosine", "vpsde", "subvp", "ve" and "edm"; options are a prediction ("epsilon", "x0", "v",
     "velocity", "score"), "data" (time 1 is data), "to_noise" or "to_data" (the velocity's direction), "log" ("ve": the
-    network gets ln sigma), "inner" ("edm": the network inside the preconditioning), and a factor of time, "x1000".
+    network gets ln sigma), "inner" ("edm": the network inside the preconditioning, with "std1" for a sigma_data of 1
+    in place of 0.5), and a factor of time, "x1000".
 
     >>> adapter_named("edm").__name__, adapter_named("cosine:v").keywords
     ('EDMDenoiser', {'path': 'cosine', 'prediction': 'v_prediction', 'time_scale': 1.0})
@@ -54,6 +55,8 @@ def _option(word: str, option: str) -> dict[str, Any]:
         return {"velocity_to": option[3:]}
     if (factor := TIMES.match(option)) is not None:
         return {"time_scale": float(factor[1])}
+    if (std := STD.match(option)) is not None:
+        return {"std": float(std[1])}
     known: dict[str, dict[str, Any]] = {"data": {"noise_at": 0}, "log": {"log_time": True}, "inner": {}}
     if option not in known:
         raise ValueError(f"schedule={word!r}: {option!r} is no option of a schedule's name; {HINT}")
