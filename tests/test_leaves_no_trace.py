@@ -1,7 +1,10 @@
 """Training with the monitor is, bit for bit, training without it."""
 
 import random
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -143,6 +146,35 @@ def test_search_for_network_and_schedule_leaves_no_trace(make, options, found, t
     for name, tensor in without.state_dict().items():
         assert torch.equal(tensor, with_it.state_dict()[name]), name
     assert not any(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in with_it.modules())
+
+
+TWO_RANKS = """
+import sys; sys.path.insert(0, sys.argv[1])
+import torch
+from test_leaves_no_trace import Own
+from tiny_job import tiny_trainer
+from unimodal_monitor import UnimodalMonitor
+torch.set_num_threads(1)
+torch.manual_seed(0)
+monitors = [UnimodalMonitor(every_n_train_steps=5)] if sys.argv[3] == "with" else []
+job = Own()
+trainer = tiny_trainer(sys.argv[2], callbacks=monitors, max_steps=14, devices=2, strategy="ddp")
+trainer.fit(job)
+assert all(len(monitor.history) == 2 for monitor in monitors)
+tensors = [tensor.tolist() for tensor in job.state_dict().values()]
+open(f"{sys.argv[2]}/{sys.argv[3]}_{trainer.global_rank}", "w").write(repr((job.losses, tensors)))
+"""
+
+
+@pytest.mark.slow
+def test_search_on_two_ranks_leaves_no_trace(tmp_path):
+    """DDP over gloo: losses and weights of both ranks, with and without the monitor."""
+    (tmp_path / "job.py").write_text(TWO_RANKS)
+    for kind in ("with", "without"):
+        command = [sys.executable, str(tmp_path / "job.py"), str(Path(__file__).parent), str(tmp_path), kind]
+        subprocess.run(command, check=True, timeout=300, cwd=tmp_path)
+    for rank in (0, 1):
+        assert (tmp_path / f"with_{rank}").read_text() == (tmp_path / f"without_{rank}").read_text()
 
 
 def test_this_test_can_fail(tmp_path):

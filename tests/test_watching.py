@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from diffusers_jobs import unet
 from tiny_job import TinyJob, tiny_loader, tiny_probe_set, tiny_trainer
 from torch.utils.data import DataLoader, TensorDataset
 
-from unimodal_monitor import EDMDenoiser, UnimodalMonitor, plot_curve
+from unimodal_monitor import EDMDenoiser, Monitor, UnimodalMonitor, plot_curve
 
 
 class InnerJob(TinyJob):
@@ -129,3 +130,13 @@ def test_probe_images_in_another_space_than_the_network_is_trained_on_stop_the_r
         fit(tmp_path)
     fit(tmp_path / "mended", transform=lambda image: 2 * image - 1)
     assert "images [-1, 1]; confirmed on 3 training steps" in capsys.readouterr().out
+
+
+def test_channels_that_are_last_are_noticed():
+    """The trial forward fails, and says what may be wrong with the images."""
+    images = torch.randn(40, 8, 8, 3)
+    monitor = Monitor.of(unet(), "flow:x1000", members=images[:10], heldout=images[10:], reporters=())
+    with pytest.raises(
+        ValueError, match=r"^unimodal_monitor: net: .* give transform=lambda image: image.permute\(2, 0"
+    ):
+        monitor.start()

@@ -171,7 +171,10 @@ class Checker:
             (batch,) = go(run)
         except Exception as error:
             reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            raise CallError(f"unimodal_monitor: {reason}") from error
+            size = run.images.shape[1:]
+            is_last = len(size) == 3 and size[2] <= 4 < min(size[:2])
+            hint = "; its channels seem to be last: give transform=lambda image: image.permute(2, 0, 1)" * is_last
+            raise CallError(f"unimodal_monitor: {reason}{hint}") from error
         return batch.features[self.plan.layers[-1]].double()
 
     @contextmanager
