@@ -34,8 +34,6 @@ FLOW_TIMES: dict[str, str] = {
 def find_adapter(owner: nn.Module, network: nn.Module, *, schedule: object | str | None = None) -> Adapter:
     """The adapter for the job's noise schedule, given as for `find_denoiser`."""
     if isinstance(schedule, str) and (named := adapter_named(schedule)) is not None:
-        if schedule.startswith("edm:inner") and "sigma" in forward_parameters(network):
-            raise ValueError(f"schedule={schedule!r}, but {type(network).__name__} takes sigma itself; give denoiser=")
         return _edm(owner, network) if named is EDMDenoiser else named
     if isinstance(schedule, str):
         return _adapter_of_name(owner, network, schedule)
