@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -233,6 +234,43 @@ def test_images_that_the_step_augments_contradict_nothing(change):
     assert watched(lambda net, x: flow(net, change(x)), FlowDenoiser).text == "confirmed on 3 training steps"
     wrong = watched(lambda net, x: flow(net, change(x)), lambda net: PathDenoiser(net, path="cosine"))
     assert (wrong.state, wrong.word) == ("settled", "flow")
+
+
+@pytest.mark.parametrize("first", ["conditioning", "image"])
+def test_image_of_the_batch_is_the_one_that_explains_the_input(first):
+    """ControlNet's batches hold another image; a posterior is drawn beside the noise."""
+    torch.manual_seed(0)
+    owner = Owner()
+    optimizer, watch = torch.optim.Adam(owner.parameters(), 1e-3), Watch(owner, FlowDenoiser(owner.net))
+    for _ in range(4):
+        images, other = torch.rand(8, 3, 8, 8), torch.rand(8, 3, 8, 8)
+        batch = {"image": images, "conditioning": other} if first == "image" else (other, images)
+        with watch.recording(batch):
+            torch.randn_like(images)
+            flow(owner.net, images).square().mean().backward()
+            torch.randn_like(images)
+        optimizer.step()
+    assert watch.settle().text == "confirmed on 3 training steps"
+    assert all(row.is_joint for row in watch.recorder.rows)
+    torch.testing.assert_close(watch.recorder.rows[-8].image, images[0].flatten().double())
+
+
+@pytest.mark.parametrize("kind", ["offset", "numpy", "loader"])
+def test_noise_that_is_not_drawn_as_a_whole_is_known_from_the_image(kind):
+    """Offset noise, which adds a draw for each channel; noise of NumPy, which is not seen; noise in the batch."""
+    torch.manual_seed(0)
+    random, owner = np.random.default_rng(0), Owner()
+    watch, optimizer = Watch(owner, FlowDenoiser(owner.net)), torch.optim.Adam(owner.parameters(), 1e-3)
+    for _ in range(4):
+        images = torch.rand(8, 3, 1, 1) + 0.3 * torch.rand(8, 3, 8, 8)
+        outside = torch.from_numpy(random.normal(size=images.shape)).float()
+        with watch.recording((images, outside) if kind == "loader" else images):
+            inside = torch.randn_like(images) + 0.1 * torch.randn(8, 3, 1, 1) if kind == "offset" else None
+            noise, t = outside if inside is None else inside, torch.rand(8)
+            x, s = 2 * images - 1, column(t, images)
+            (owner.net((1 - s) * x + s * noise, t) - (noise - x)).square().mean().backward()
+        optimizer.step()
+    assert watch.settle().text == "confirmed on 3 training steps"
 
 
 def test_noise_upon_the_noise_is_not_verified_and_not_refused():

@@ -60,7 +60,7 @@ class ConditionsSeen:
                 self.unlike[name] = f"{describe(seen)}, the monitor {describe(value)}"
             elif seen.ndim == value.ndim and seen.shape[1:] == value.shape[1:]:
                 slack = 0.02 * value.abs().max() if value.is_floating_point() else 0
-                seen, value = seen.double(), value.to(seen.device).double()
+                seen, value = seen.float(), value.to(seen.device).float()
                 equal = ((seen - value).abs() <= slack).reshape(len(seen), -1).all(1)
                 self._num_equal[name] = self._num_equal.get(name, 0) + int(equal.sum())
                 self._highest[name] = max(self._highest.get(name, 0), int(seen.max()))

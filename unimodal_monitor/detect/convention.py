@@ -1,7 +1,7 @@
 """How a denoiser calls its network, and how well that agrees with recorded training steps."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from unimodal_monitor.denoisers.network import NetworkDenoiser
 from unimodal_monitor.detect.record import Row
+
+USUAL = ((1.0, 0.0), (2.0, -1.0), (1 / 127.5, -1.0))  # factor and offset from the batch to the network
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,15 @@ class Convention:
         if not used:
             return [], []
         noised = torch.stack([row.noised for row in used]) / self.at(levels)[0][:, None]
+        if not all(row.is_joint for row in used):
+            used = min(_alternatives(used), key=lambda rows: self.fit(rows).error)
         clean, _ = _clean(used, noised, levels)
         return ([], []) if clean is None else (list(clean), used)
 
     def fit(self, rows: Sequence[Row], *, least: float = 0.0) -> Fit:
         """Compare with the rows of at least this sigma; those of times that the convention does not have are unlike."""
+        if not all(row.is_joint for row in rows):
+            return min((self.fit(part, least=least) for part in _alternatives(rows)), key=lambda fit: fit.error)
         sigmas = self.sigmas_at([row.time for row in rows])
         known = [(row, sigma) for row, sigma in zip(rows, sigmas.tolist(), strict=True) if np.isfinite(sigma)]
         if len(known) < 0.8 * len(rows):
@@ -102,6 +108,14 @@ class Convention:
         return seen[0].flatten().double(), seen[1].double(), denoised.flatten().double()
 
 
+def _alternatives(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows without their images, and without their noise."""
+    return [
+        [replace(row, is_joint=True, image=None) for row in rows],
+        [replace(row, is_joint=True, noise=None) for row in rows],
+    ]
+
+
 def _clean(rows: Sequence[Row], noised: Tensor, sigmas: Tensor) -> tuple[Tensor | None, float]:
     """(N, D) clean images as the network sees them, and how much the input disagrees; None without noise and image."""
     noise = None if any(row.noise is None for row in rows) else torch.stack([_some(row.noise) for row in rows])
@@ -130,8 +144,10 @@ def _affine(image: Tensor, values: Tensor, weights: Tensor) -> Tensor:
     """k image + m, nearest to the values over all rows."""
     w = weights[:, None].expand_as(image).flatten()
     columns = torch.stack([image.flatten(), torch.ones_like(w)], dim=1)
-    solution = torch.linalg.lstsq(columns * w[:, None], (values.flatten() * w)[:, None]).solution
-    fitted: Tensor = columns @ solution
+    solution = torch.linalg.lstsq(columns * w[:, None], (values.flatten() * w)[:, None]).solution.flatten()
+    usual = [torch.tensor(pair, dtype=values.dtype) for pair in USUAL]
+    near = [pair for pair in usual if abs(solution[0] / pair[0] - 1) < 0.06 and abs(solution[1] - pair[1]) < 0.06]
+    fitted: Tensor = columns @ (near[0] if near else solution)
     return fitted.view_as(image)
 
 

@@ -25,25 +25,35 @@ def as_tokens(images: Tensor, noised: Tensor) -> Tensor | None:
 
 
 def parts_of(
-    noised: Tensor, images: Tensor | None, drawn: Sequence[Tensor]
+    noised: Tensor, images: Sequence[Tensor], drawn: Sequence[Tensor]
 ) -> tuple[Tensor | None, Tensor | None, bool]:
-    """(n, D) noise and image of the network's inputs (n, D), and whether nothing contradicts them.
+    """(n, D) noise and image of the network's inputs (n, D), and whether the two explain them together.
 
-    A job may draw more of this shape (a VAE's posterior, dropout of its own), or pair images and noise anew (optimal
-    transport): the noise is the draw that explains the input together with the image. Where none does, because the
-    step changes its images, or adds noise to its noise, the most similar draw is taken alone. Without images it is the
-    last one.
+    A job may draw more of this shape (a VAE's posterior, dropout of its own), have several images in its batch, or pair
+    images and noise anew (optimal transport): they are the two that explain the input together. Where none do, because
+    the step changes its images or its noise, one of the two is wrong: the most similar draw, and the first image.
+
+    Args:
+        noised: Inputs.
+        images: All of the batch that have this shape, (N, D) each; noise may be among them, if none was drawn.
+        drawn: All normal tensors of this shape, (N, D) each.
     """
-    num = len(noised)
-    if images is None or not drawn:
-        return (drawn[-1][:num] if drawn else None), (None if images is None else images[:num]), True
-    best, rest = _best(noised, [(noise[:num], images[:num]) for noise in drawn])
+    num, drawn = len(noised), drawn or [image for image in images if _is_standard(image)]
+    images = [image for image in images if not any(image is noise for noise in drawn)]
+    if not drawn:
+        return None, images[0][:num] if images else None, True
+    alone = max(drawn, key=lambda noise: float(_correlation(noised, noise[:num]).diagonal().abs().median()))
+    if not images:
+        return alone[:num], None, True
+    best, rest = _best(noised, [(noise[:num], image[:num]) for noise in drawn for image in images])
     if rest >= EXPLAINED and num > 1:
-        best, rest = _best(noised, [_paired_anew(noised, noise, images) for noise in drawn])
-    if rest < EXPLAINED:
-        return *best, True
-    alone = max(drawn, key=lambda noise: float((noised * noise[:num]).sum(1).abs().median()))
-    return alone[:num], None, False
+        best, rest = _best(noised, [_paired_anew(noised, noise, image) for noise in drawn for image in images])
+    return (*best, True) if rest < EXPLAINED else (alone[:num], images[0][:num], False)
+
+
+def _is_standard(values: Tensor) -> bool:
+    """Whether it may be noise: a mean of 0 and a deviation of 1, over all of at least 1,000 values."""
+    return values.numel() >= 1000 and abs(float(values.mean())) < 0.1 and abs(float(values.std()) - 1) < 0.05
 
 
 def _best(noised: Tensor, pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[tuple[Tensor, Tensor], float]:

@@ -30,6 +30,7 @@ class Row:
     gradient: Tensor  # of the loss, at the output
     noise: Tensor | None  # the normal draw of this shape, if there was one
     image: Tensor | None  # of the batch, if one has this shape
+    is_joint: bool = True  # whether noise and image explain the input together; otherwise one of them is wrong
 
 
 @dataclass(eq=False)
@@ -48,7 +49,6 @@ class Recorder:
     shapes: set[tuple[int, ...]] = field(default_factory=set)  # of the network's input, without the batch
     is_half: bool = False  # whether outputs or gradients are of half precision
     inner: nn.Module | None = None  # of the network, where the training calls that and not the network itself
-    is_sure: bool = True  # whether no input was unlike its image and its noise
     failure: str = ""  # the first error of the recording itself, which never reaches the training
 
     @property
@@ -160,13 +160,12 @@ class Recorder:
         images = [flat(tensor) for tensor in given if tensor.shape[1:] == shape]
         images = images or [flat(tokens) for t in given if (tokens := as_tokens(t[:num], noised)) is not None]
         values = (flat(noised), flat(output), flat(gradient))
-        noise, image, is_sure = parts_of(values[0], images[0] if images else None, noises)
-        self.is_sure = self.is_sure and is_sure
+        noise, image, is_joint = parts_of(values[0], images, noises)
         for i, time in enumerate(step["time"].tolist()):
             noised_D, output_D, gradient_D = (value[i] for value in values)
             own_noise, own_image = (None if value is None else value[i] for value in (noise, image))
             if 0 < float(gradient_D.norm()) < float("inf") and bool(output_D.isfinite().all()):
-                self.rows.append(Row(time, noised_D, output_D, gradient_D, own_noise, own_image))
+                self.rows.append(Row(time, noised_D, output_D, gradient_D, own_noise, own_image, is_joint))
 
 
 Draw = tuple[torch.Size, Tensor, Tensor]  # shape of one image, the middle of all, and the first images as a whole

@@ -53,9 +53,10 @@ def compare_space(probe: Tensor, seen: Sequence[Tensor], *, shape: Sequence[int]
         A sentence, or None where no difference is significant.
     """
     if tuple(probe.shape[1:]) != tuple(shape):
-        return f"the probe images are {tuple(probe.shape[1:])}, the network is trained on {tuple(shape)}"
+        sizes = f"the probe images are {tuple(probe.shape[1:])}, the network is trained on {tuple(shape)}"
+        return f"{sizes}; give a transform= that makes them so, such as the step's crop, or its encoder"
     rows = torch.linspace(0, len(probe) - 1, min(len(probe), MAX_PROBED)).long()
-    theirs, ours = torch.stack(list(seen)), middle(probe[rows]).double().cpu()
+    theirs, ours = torch.stack(list(seen)), middle(probe[rows]).cpu().double()
     theirs = theirs.view(-1, *ours.shape[1:])
     before, after = _Moments(ours), _Moments(theirs)
     if before.differs_from(after):

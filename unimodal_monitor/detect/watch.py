@@ -134,7 +134,8 @@ class Watch:
         )
         if len(seen) < MIN_COMPARED:
             return None
-        image = None if rows[0].image is None else torch.stack([cast(Tensor, row.image) for row in rows])
+        is_known = all(row.image is not None and row.is_joint for row in rows)
+        image = torch.stack([cast(Tensor, row.image) for row in rows]) if is_known else None
         return compare_space(self.images, seen, shape=next(iter(self.recorder.shapes)), image=image)
 
     def _versions_now(self) -> list[int]:
@@ -168,9 +169,10 @@ class Watch:
             return _settled(fitting, guess, steps, name)
         if _is_squared_loss(rows):
             is_wrong = guess.error >= CONFLICT or (guess.input <= FITS and guess.target >= FITS_HALF)
-            if is_wrong and self.recorder.is_sure:
+            is_sure = all(row.is_joint for row in rows)
+            if is_wrong and is_sure:
                 return _refused(f"{_difference(guess, steps, name)}; no named schedule agrees with them")
-            why = "too little to call it wrong" if self.recorder.is_sure else "the step changes its images or its noise"
+            why = "too little to call it wrong" if is_sure else "the step changes its images or its noise"
             return self._not_verified(f"{_difference(guess, steps, name)}; {why}")
         signs = {word: fit.sign for word, fit in others.items() if fit.input <= 10 * FITS}
         most = max([guess.sign, *signs.values()])
