@@ -15,7 +15,8 @@ from unimodal_monitor.denoisers.base import Denoiser, as_denoiser, device_of
 from unimodal_monitor.denoisers.network import NetworkDenoiser
 from unimodal_monitor.detect.schedule import find_adapter
 from unimodal_monitor.detect.space import name_range
-from unimodal_monitor.detect.watch import Verification, Watch
+from unimodal_monitor.detect.verification import Verification
+from unimodal_monitor.detect.watch import Watch
 from unimodal_monitor.forward.distributed import Ranks
 from unimodal_monitor.forward.hooks import capture
 from unimodal_monitor.forward.isolation import leaving_no_trace

@@ -20,7 +20,7 @@ from unimodal_monitor.data.job_images import draw_probe_set
 from unimodal_monitor.data.probe_set import ProbeSet
 from unimodal_monitor.denoisers.base import Denoiser
 from unimodal_monitor.detect.find import find_denoiser
-from unimodal_monitor.detect.watch import Verification
+from unimodal_monitor.detect.verification import Verification
 from unimodal_monitor.reaction import Reaction
 from unimodal_monitor.report.base import Reporter
 from unimodal_monitor.report.reporters import Reporters

@@ -273,6 +273,27 @@ def test_noise_that_is_not_drawn_as_a_whole_is_known_from_the_image(kind):
     assert watch.settle().text == "confirmed on 3 training steps"
 
 
+def test_outputs_near_zero_are_waited_for():
+    """A last layer that starts at zero, in a warm-up of the learning rate: pi / 2 times the target would agree, too."""
+    torch.manual_seed(0)
+    owner, states = Owner(), []
+    with torch.no_grad():
+        for parameter in owner.net.last.parameters():
+            parameter.zero_()
+    optimizer = torch.optim.Adam(owner.parameters(), 1e-9)
+    watch = Watch(owner, PathDenoiser(owner.net, path="cosine", prediction="v_prediction"))
+    for step in range(40):
+        optimizer.param_groups[0]["lr"] = 1e-9 if step < 20 else 1e-2
+        images = torch.rand(8, 3, 8, 8)
+        with watch.recording(images):
+            cosine(owner.net, images).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        states.append(watch.settle())
+    assert states[19] is None
+    assert states[-1].word == "cosine"
+
+
 def test_noise_upon_the_noise_is_not_verified_and_not_refused():
     """Input perturbation: the network sees another noise than the target's."""
 

@@ -117,6 +117,8 @@ def describe(value: object) -> str:
         return f"{tuple(value.shape)}{kind}"
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{name!r}: {describe(item)}' for name, item in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(describe, value))}]"
     return f"{value!r:.40}"
 
 

@@ -12,6 +12,8 @@ from unimodal_monitor.detect.record import Row
 
 USUAL = ((1.0, 0.0), (2.0, -1.0), (1 / 127.5, -1.0))  # factor and offset from the batch to the network
 
+SEEN, SEEN_SIGN = 1.5, 2e-3  # how much worse a target of another size fits where the outputs tell its size
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -67,10 +69,14 @@ class Convention:
         clean, _ = _clean(used, noised, levels)
         return ([], []) if clean is None else (list(clean), used)
 
-    def fit(self, rows: Sequence[Row], *, least: float = 0.0) -> Fit:
-        """Compare with the rows of at least this sigma; those of times that the convention does not have are unlike."""
+    def fit(self, rows: Sequence[Row], *, least: float = 0.0, size: float = 1.0) -> Fit:
+        """Compare with the rows of at least this sigma; those of times that the convention does not have are unlike.
+
+        `size` is a factor of the target, to see whether the rows tell one size from another.
+        """
         if not all(row.is_joint for row in rows):
-            return min((self.fit(part, least=least) for part in _alternatives(rows)), key=lambda fit: fit.error)
+            fits = [self.fit(part, least=least, size=size) for part in _alternatives(rows)]
+            return min(fits, key=lambda fit: fit.error)
         sigmas = self.sigmas_at([row.time for row in rows])
         known = [(row, sigma) for row, sigma in zip(rows, sigmas.tolist(), strict=True) if np.isfinite(sigma)]
         if len(known) < 0.8 * len(rows):
@@ -83,13 +89,20 @@ class Convention:
         clean, input_error = _clean(used, noised, levels)
         if clean is None:
             return Fit(1.0, 1.0, 0.0)
-        target = (clean - alpha[:, None] * noised) / beta[:, None]
+        target = size * (clean - alpha[:, None] * noised) / beta[:, None]
         output, gradient = (torch.stack([getattr(row, name) for row in used]) for name in ("output", "gradient"))
         error = output - target
         factor = ((error * gradient).sum(1) / gradient.square().sum(1)).clamp_min(0)  # a loss pulls to its target
         rest = error - factor[:, None] * gradient
         agree = ((error.sign() == gradient.sign()) & (gradient != 0)).sum() / (gradient != 0).sum()
         return Fit(input_error, _typical(rest.norm(dim=1) / target.norm(dim=1)), float(agree))
+
+    def sees_size(self, rows: Sequence[Row], *, least: float, by_sign: bool = False) -> bool:
+        """Whether targets a quarter larger or smaller would agree less; not so while the outputs are near zero."""
+        own, *others = (self.fit(rows, least=least, size=size) for size in (1.0, 0.8, 1.25))
+        if by_sign:
+            return max(other.sign for other in others) < own.sign - SEEN_SIGN
+        return min(other.target for other in others) > SEEN * own.target
 
     def _call(self, sigmas: Tensor, value: float) -> tuple[Tensor, Tensor, Tensor]:
         seen: list[Tensor] = []

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from unimodal_monitor.denoisers.base import unwrap
 from unimodal_monitor.denoisers.network import named_tensors
 from unimodal_monitor.detect.attributes import EMA_NAME, MACHINERY, class_names, resolve, walk
-from unimodal_monitor.detect.shadow import Average, Place, averaged_tensors, follow, holds_average
+from unimodal_monitor.detect.shadow import MISSING, Average, Place, averaged_tensors, follow, holds_average
 
 AVERAGE_NAME = re.compile(r"(^|_)(averages?|averaged|shadow|emas)(_|\d|$)")
 AVERAGE_CLASS = re.compile(r"E(ma|MA)([A-Z\d_]|$)|Average")
@@ -98,9 +98,10 @@ def _average(name: str, place: Place, roots: Mapping[str, object]) -> Average:
     root, attribute = roots[label], name[len(label) :]
     if not attribute:
         return Average(name, root, place)
-    missing = object()
-    value = resolve(place.owner, name, argument="ema") if not label else follow(root, attribute, default=missing)
-    if value is missing:
+    value = follow(root, attribute, default=MISSING)
+    if value is MISSING and not label:
+        value = resolve(place.owner, name, argument="ema")  # says what there is
+    if value is MISSING:
         known = ", ".join(vars(root)) or "no attribute"
         raise ValueError(f"ema={name!r}: {label[:-1]} has no {attribute!r}, it has {known}")
     return Average(name, value, place, attribute=(root, attribute))
@@ -181,14 +182,31 @@ def _only_fitting(found: list[Average]) -> list[Average]:
 
 
 def _attributes(root: object, owner: nn.Module, *, stop: Callable[[str, object], bool]) -> Iterator[tuple[str, object]]:
-    """What `walk` gives, also for a callback, which need not be a module."""
-    if isinstance(root, nn.Module):
-        yield from walk(root, stop=stop)
-        return
+    """What `walk` gives, also for a callback, which need not be a module, and what plain objects and dicts hold."""
+    found = walk(root, stop=stop) if isinstance(root, nn.Module) else _attributes_of_plain(root, owner, stop=stop)
+    for path, value in found:
+        yield path, value
+        if _is_holder(value) and not stop(path, value):
+            items = value if isinstance(value, Mapping) else vars(value)
+            yield from ((f"{path}.{name}", inner) for name, inner in items.items() if name.isidentifier())
+
+
+def _attributes_of_plain(
+    root: object, owner: nn.Module, *, stop: Callable[[str, object], bool]
+) -> Iterator[tuple[str, object]]:
     for name, value in getattr(root, "__dict__", {}).items():
         yield name, value
         if isinstance(value, nn.Module) and unwrap(value) is not owner and not stop(name, value):
             yield from walk(value, stop=stop, prefix=f"{name}.")
+
+
+def _is_holder(value: object) -> bool:
+    """Whether it is an object of the user's or of a diffusion library, or a dict by names: a training loop, a state."""
+    if isinstance(value, Mapping):
+        return all(isinstance(name, str) for name in value)
+    package = type(value).__module__.partition(".")[0]
+    is_plain = hasattr(value, "__dict__") and not isinstance(value, nn.Module | Tensor | type)
+    return is_plain and not callable(value) and package not in {*LIBRARIES, "torch", "builtins"}
 
 
 def _storages(value: object, place: Place, *, depth: int = 3) -> set[int]:

@@ -58,6 +58,11 @@ class Recorder:
         is_enough = is_enough and self.num_steps >= NUM_STEPS and not self.conditions.is_open
         return is_enough or self.num_blocks >= MAX_STEPS or bool(self.failure)
 
+    def restart(self) -> None:
+        """Record later steps in place of these."""
+        self.rows.clear()
+        self.num_steps = self.num_blocks = 0
+
     @property
     def obstacle(self) -> str | None:
         """Why nothing can be recorded, if so."""

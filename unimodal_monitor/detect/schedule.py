@@ -1,6 +1,6 @@
 """Which calling convention a job's noise schedule stands for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, cast
 
@@ -62,7 +62,9 @@ def _adapter_of_name(owner: nn.Module, network: nn.Module, name: str) -> Adapter
         return adapter_of(schedule, network, stated=dict(_stated(owner, network)))
     alphas_cumprod = torch.as_tensor(getattr(schedule, "alphas_cumprod", schedule)).detach().cpu().double()
     prediction = predictions[0] if predictions else _agreed(schedule, dict(_stated(owner, network)))
-    times = torch.arange(len(alphas_cumprod)) * factors[0] if factors else times_of(schedule, len(alphas_cumprod))
+    times = (
+        torch.arange(len(alphas_cumprod)).double() * factors[0] if factors else times_of(schedule, len(alphas_cumprod))
+    )
     return partial(VPDenoiser, alphas_cumprod=alphas_cumprod, prediction=prediction, times=times)
 
 
@@ -200,8 +202,21 @@ def find_schedules(owner: nn.Module, network: nn.Module) -> dict[str, object]:
     return {"the module itself": owner, **found} if is_schedule(owner) else found
 
 
+def distinct_adapters(owner: nn.Module, network: nn.Module, words: Iterable[str]) -> Iterator[tuple[str, Adapter]]:
+    """The words that stand for a schedule, each with its adapter; of words for the same one the first."""
+    seen = set()
+    for word in words:
+        try:
+            adapter = find_adapter(owner, network, schedule=word)
+        except ValueError:  # such as a prediction that its path has not
+            continue
+        if (known := _fingerprint(adapter)) not in seen:
+            seen.add(known)
+            yield word, adapter
+
+
 def _fingerprint(adapter: Adapter) -> tuple[object, ...]:
     """Equal for equivalent schedules, such as a DDPM scheduler for training and a DDIM one for sampling."""
-    keywords = getattr(adapter, "keywords", {})
-    values = (value.numpy().tobytes() if isinstance(value, torch.Tensor) else value for value in keywords.values())
+    keywords = sorted(getattr(adapter, "keywords", {}).items())
+    values = ((name, v.numpy().tobytes() if isinstance(v, torch.Tensor) else v) for name, v in keywords)
     return getattr(adapter, "func", adapter), *values

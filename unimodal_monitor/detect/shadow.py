@@ -13,6 +13,7 @@ HELD = ("_average_model", "module", "ema_model", "ema_models", "emas", "ema_para
 """Attributes in which Lightning, torch, timm, ema_pytorch, EDM2, guided-diffusion and diffusers keep an average."""
 COUNTERS = ("n_averaged", "optimization_step", "num_updates", "initted")  # torch, diffusers, LDM, ema_pytorch
 LISTS = (list, tuple, nn.ParameterList, nn.ModuleList)
+MISSING = object()
 SAMPLE = 64  # elements of a tensor that show whether it moves
 
 
@@ -80,12 +81,12 @@ class Average:
 
 
 def follow(root: object, path: str, *, default: object = None) -> object:
-    """The object with this dotted name in the root."""
+    """The object with this dotted name in the root, or with these keys in dicts."""
     value = root
     for name in path.split("."):
-        if not hasattr(value, name):
+        value = _get(value, name, default=MISSING)
+        if value is MISSING:
             return default
-        value = getattr(value, name)
     return value
 
 

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import cast
 
 import torch
@@ -14,15 +13,19 @@ from unimodal_monitor.denoisers.network import NetworkDenoiser
 from unimodal_monitor.detect.conditions import ConditionsSeen
 from unimodal_monitor.detect.convention import Convention, Fit
 from unimodal_monitor.detect.record import Recorder, Row
-from unimodal_monitor.detect.schedule import find_adapter, find_schedules
+from unimodal_monitor.detect.schedule import distinct_adapters, find_schedules
 from unimodal_monitor.detect.space import compare_space
+from unimodal_monitor.detect.verification import Verification
 
 FITS, FITS_HALF = 5e-3, 5e-2  # largest error of a convention that agrees, in float32 and in half precision
 SAME, SAME_HALF = 3e-5, 2e-2  # errors up to which two conventions agree equally well
 LEAST_HALF = 0.1  # levels below it are lost in the rounding of half precision
 CONFLICT = 0.3  # error from which a convention contradicts the steps
+SAME_SIGN = 1e-3  # difference of that fraction up to which two conventions agree equally well
+TOO_SMALL = "the network's outputs are still too near zero to tell the size of its target"
 SIGNS = 0.95  # fraction of gradients with the sign of output minus target, where the loss is no squared error
 MIN_COMPARED = 12  # images seen, to compare the probe images with them
+FIRST_PAUSE = 4  # steps until the outputs are looked at again, if they are near zero; doubled each time
 MAX_WAITS = 8  # steps before the optimizer's first that are not recorded
 WORDS = (
     *("flow", "flow:data", "flow:to_data", "flow:data:to_noise", "flow:epsilon", "flow:x0", "flow:data:x0"),
@@ -35,32 +38,6 @@ WORDS = (
 
 
 NO_FIT = Fit(1.0, 1.0, 0.0)  # of no convention at all
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What the training steps say about the denoiser.
-
-    `state` is "confirmed", "settled" (`word` is the schedule= that the steps agree with), "refused" (`reason` begins
-    with the argument to give), "not verified", or "as given", where nothing was watched. Where nothing can be read, a
-    denoiser that the user gives (`is_given`) is used as it is.
-    """
-
-    state: str = "as given"
-    reason: str = "no training step was watched"
-    word: str | None = None
-    is_given: bool = False
-
-    @property
-    def text(self) -> str:
-        """For the log."""
-        words = f"{self.state} {self.reason}" if self.state == "confirmed" else f"{self.state} ({self.reason})"
-        return f"as given, {words}" if self.is_given and self.state == "not verified" else words
-
-    @property
-    def no_gap(self) -> str | None:
-        """Why neither the gap nor the copy audit may make a statement; None where they may."""
-        return self.text if self.state == "not verified" and not self.is_given else None
 
 
 class Watch:
@@ -91,6 +68,7 @@ class Watch:
         self.recorder = Recorder(owner, self.network, conditions)
         self.verification: Verification | None = None
         self._versions, self._num_waits = self._versions_now(), 0
+        self._pause, self._next_pause = 0, FIRST_PAUSE
         reason = self.recorder.obstacle
         if not isinstance(denoiser, NetworkDenoiser | None):
             reason = "it calls its network in a way of its own"
@@ -101,6 +79,9 @@ class Watch:
         """Record the training step in the block, once the optimizer has made its first."""
         has_moved = self._versions != self._versions_now() or self._num_waits >= MAX_WAITS
         self._num_waits += 1
+        if self._pause:
+            self._pause -= 1
+            return nullcontext()
         if has_moved:
             return self.recorder.recording(batch)
         return self.recorder.looking() if self._num_waits == 1 else nullcontext()
@@ -112,6 +93,11 @@ class Watch:
                 found = self._verify()
             except Exception as error:  # the training goes on
                 found = self._not_verified(f"the training steps could not be read: {type(error).__name__}: {error}")
+            if found.reason == TOO_SMALL and not is_last:  # as of a last layer that starts at zero, in a warm-up
+                self.recorder.restart()
+                self._pause = self._next_pause
+                self._next_pause *= 2
+                return None
             if self.denoiser is None and found.state == "not verified":
                 found = _refused(f"no noise schedule was found, and the training steps do not tell it: {found.reason}")
             if found.state == "settled" and self.given is not None:
@@ -163,10 +149,11 @@ class Watch:
         others = {word: Convention(denoiser).fit(rows, least=least) for word, denoiser in named}
         best = min([guess, *others.values()], key=lambda fit: fit.error)
         if guess.error <= tolerance and guess.error <= max(3 * best.error, same):
-            return Verification("confirmed", steps)
+            return self._if_seen(Verification("confirmed", steps), least)
         if best.error <= tolerance:
             fitting = [word for word, fit in others.items() if fit.error <= max(3 * best.error, same)]
-            return _settled(fitting, guess, steps, name)
+            found = _settled(fitting, guess, steps, name)
+            return self._if_seen(found, least, word=min(others, key=lambda word: others[word].error))
         if _is_squared_loss(rows):
             is_wrong = guess.error >= CONFLICT or (guess.input <= FITS and guess.target >= FITS_HALF)
             is_sure = all(row.is_joint for row in rows)
@@ -174,13 +161,25 @@ class Watch:
                 return _refused(f"{_difference(guess, steps, name)}; no named schedule agrees with them")
             why = "too little to call it wrong" if is_sure else "the step changes its images or its noise"
             return self._not_verified(f"{_difference(guess, steps, name)}; {why}")
-        signs = {word: fit.sign for word, fit in others.items() if fit.input <= 10 * FITS}
-        most = max([guess.sign, *signs.values()])
-        if guess.input <= 10 * FITS and guess.sign >= max(SIGNS, most - 0.02):
-            return Verification("confirmed", f"{steps} by the signs of the loss's gradient")
-        if most >= SIGNS and guess.sign < SIGNS - 0.05:
-            return _settled([word for word, sign in signs.items() if sign >= most - 0.02], guess, steps, name)
+        known = {word: fit for word, fit in [("", guess), *others.items()] if fit.input <= 10 * FITS}
+        most = max([fit.sign for fit in known.values()], default=0.0)
+        if most >= SIGNS:
+            known = {word: fit for word, fit in known.items() if fit.sign >= most - max(3 * (1 - most), SAME_SIGN)}
+            nearest = max(3 * min(fit.input for fit in known.values()), same)
+            known = {word: fit for word, fit in known.items() if fit.input <= nearest}
+            if "" in known:
+                found = Verification("confirmed", f"{steps} by the signs of the loss's gradient")
+            else:
+                found = _settled(list(known), guess, steps, name)
+            return self._if_seen(found, least, word=next(iter(known)), by_sign=True)
         return self._not_verified("the loss is no squared error of a known target, or the noise is not seen")
+
+    def _if_seen(self, found: Verification, least: float, *, word: str = "", by_sign: bool = False) -> Verification:
+        """What was found, unless the outputs are so near zero that a target of another size would agree as well."""
+        denoiser = dict(self._named())[word] if word else cast(NetworkDenoiser, self.denoiser)
+        convention = Convention(denoiser, self.recorder.inner)
+        is_seen = convention.sees_size(self.recorder.rows, least=least, by_sign=by_sign)
+        return found if is_seen else self._not_verified(TOO_SMALL)
 
     def _named(self) -> Iterator[tuple[str, NetworkDenoiser]]:
         """Every named convention, and the job's own schedules with each prediction and scale of time."""
@@ -193,12 +192,9 @@ class Watch:
                 words += [f"{path}:{kind}{factor}" for kind in ("epsilon", "v", "x0") for factor in factors]
         stds = {getattr(module, "sigma_data", None) for module in self.owner.modules()} - {None, 0.5}
         words += [f"edm:inner:std{std:g}" for std in stds if isinstance(std, float | int)]
-        for word in words:
-            try:
-                adapter = find_adapter(self.owner, network, schedule=word)
+        for word, adapter in distinct_adapters(self.owner, network, words):
+            with suppress(ValueError):  # such as a schedule without usable levels
                 yield word, cast(NetworkDenoiser, adapter(network, weights=None, condition=None))
-            except ValueError:  # such as a schedule without usable levels
-                continue
 
 
 def _refused(reason: str) -> Verification:

@@ -9,7 +9,7 @@ from unimodal_monitor.denoisers.base import unwrap
 from unimodal_monitor.detect.call import describe
 from unimodal_monitor.detect.condition import BatchCondition
 from unimodal_monitor.detect.ema import unread_averages
-from unimodal_monitor.detect.watch import Verification
+from unimodal_monitor.detect.verification import Verification
 from unimodal_monitor.method import Plan
 
 
@@ -51,6 +51,7 @@ def watching_line(
     num = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     name = type(network).__name__
     weights = "raw" if average is None else f"ema ({getattr(average, 'name', 'given')})"
+    weights = f"raw until {weights} begins" if average is not None and denoiser.weights_used == "raw" else weights
     parts = [
         f"watching {path} ({name}, {num:,} trainable)" if path else f"watching {name} ({num:,} trainable)",
         f"weights {weights}",
