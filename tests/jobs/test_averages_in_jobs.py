@@ -16,6 +16,8 @@ from unimodal_monitor import ProbeSet, UnimodalMonitor
 
 FLOW = path(linear, velocity, of_velocity, time_of=lambda sigma: sigma / (1 + sigma))
 
+pytestmark = pytest.mark.slow
+
 
 def tensors_of(net):
     return [parameter.detach().clone() for parameter in net.parameters()]

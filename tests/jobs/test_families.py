@@ -63,7 +63,7 @@ def check(family, arguments, folder, output, *, num_steps):
     assert (error / correction).max() < 1e-4
 
 
-@each_of(ALL)
+@each_of(ALL, slow=DIFFUSERS)
 @old_diffusers
 @float32
 def test_family_is_confirmed_and_denoised_as_it_does_itself(family, tmp_path, capsys):

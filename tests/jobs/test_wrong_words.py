@@ -28,6 +28,8 @@ LOSSES = {
     "bf16": (torch.square, torch.bfloat16),
 }
 
+pytestmark = pytest.mark.slow
+
 
 class ZeroNet(Net):
     """The last layer begins at zero, as in DiT, SiT, ADM and EDM: first the outputs are near zero."""
