@@ -17,8 +17,11 @@ TRAIN, TEST = blobs(96, seed=1), blobs(300, seed=2)
 
 
 class Stream(IterableDataset):
+    def __init__(self, source):
+        self.source = source
+
     def __iter__(self):
-        yield from zip(*TRAIN, strict=True)
+        yield from zip(*self.source, strict=True)
 
 
 class JobWithLoaders(TinyJob):
@@ -57,7 +60,7 @@ def test_no_argument_takes_the_datasets_of_the_jobs_own_loaders(tmp_path):
 
 def test_loaders_given_to_fit_and_numbers(tmp_path):
     """Lightning loads no validation data before the first epoch that has one; a stream gives its first items."""
-    loaders = DataLoader(Stream(), batch_size=16), DataLoader(TensorDataset(*TEST))
+    loaders = DataLoader(Stream(TRAIN), batch_size=16), DataLoader(Stream(TEST))
     found = probe_set_of(tmp_path, JobWithLoaders(), *loaders, num_members=40, num_heldout=200)
     assert rows(found.members.images) == rows(TRAIN[0][:40])
     assert len(found.heldout) + len(found.fit) == 200
@@ -67,6 +70,27 @@ def test_datasets_and_a_transform_are_plain_arguments(tmp_path):
     options = {"members": TensorDataset(*TRAIN), "heldout": TensorDataset(*TEST)}
     found = probe_set_of(tmp_path, JobWithLoaders(), transform=lambda images, job: job.factor * images, **options)
     torch.testing.assert_close(found.members.images, TRAIN[0] / 2)
+
+
+class Noisy(TensorDataset):
+    """Augments at random, with torch's generator."""
+
+    def __getitem__(self, row):
+        image, label = super().__getitem__(row)
+        return image + 0.01 * torch.randn_like(image), label
+
+
+def test_reading_the_jobs_own_datasets_draws_no_random_number_of_the_job(tmp_path):
+    """The losses of a job that augments are equal with and without."""
+    losses = []
+    for monitors in ([], [UnimodalMonitor(every_n_train_steps=5)]):
+        torch.manual_seed(0)
+        job = TinyJob()
+        loaders = DataLoader(Noisy(*TRAIN), batch_size=16, shuffle=True), DataLoader(Noisy(*TEST), batch_size=100)
+        job.validation_step = lambda *_: None
+        tiny_trainer(tmp_path, callbacks=monitors, max_steps=8).fit(job, *loaders)
+        losses.append(job.losses)
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize(

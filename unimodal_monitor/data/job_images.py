@@ -1,6 +1,7 @@
 """The probe images of a job: drawn from its own datasets, as many as are useful and fit into memory."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from unimodal_monitor.data.datasets import draw, is_pair, map_style
 from unimodal_monitor.data.items import Transform
 from unimodal_monitor.data.probe_set import ProbeSet
-from unimodal_monitor.forward.isolation import private_rng
+from unimodal_monitor.forward.isolation import evaluating, private_rng
 
 MAX_MEMBERS, MAX_HELDOUT = 4096, 10_000
 MAX_BYTES = 2**31  # of all images together
@@ -41,9 +42,10 @@ def draw_probe_set(
         ]
     sizes = [len(dataset[0]) if is_pair(dataset) else len(dataset) for dataset in datasets]
     nums = [min(sizes[0], MAX_MEMBERS), min(sizes[1], MAX_HELDOUT)]
-    change = None if transform is None else Transform(transform, module)
     if min(sizes) and None in (num_members, num_heldout):
-        image = draw(_first(datasets[0]), 1, transform=change, seed=seed, role="members").images
+        change = None if transform is None else Transform(transform, module)
+        with private_rng(seed), nullcontext() if module is None else evaluating(module):
+            image = draw(_first(datasets[0]), 1, transform=change, seed=seed, role="members").images
         share = min(1.0, MAX_BYTES / (sum(nums) * image.numel() * image.element_size()))
         nums = [max(1, int(share * num)) for num in nums]
     wanted = [num if given is None else given for num, given in zip(nums, (num_members, num_heldout), strict=True)]
@@ -63,7 +65,9 @@ def draw_probe_set_of(trainer: Any, module: nn.Module, *, members: Any, heldout:
         members = dataset_of(trainer.train_dataloader, role="members")
     if heldout is None:  # not loaded before the first epoch that validates
         source = trainer.fit_loop.epoch_loop.val_loop._data_source
-        loader = trainer.val_dataloaders or (source.dataloader() if source.is_defined() else None)
+        loader = trainer.val_dataloaders
+        if loader is None and source.is_defined():
+            loader = source.dataloader()
         heldout = dataset_of(loader, role="heldout")
     return draw_probe_set(members, heldout, module=module, **options)
 

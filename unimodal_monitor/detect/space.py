@@ -119,7 +119,8 @@ def _candidates(
         rest = theirs.flatten() - factor * image.flatten() - offset
         if factor > 0 and float(rest.std() / theirs.std()) < 1e-2:
             known = (text for (_, text), pair in NAMED.items() if math.dist(pair, (factor, offset)) < 1e-2 * pair[0])
-            yield next(known, f"{factor:.4g} * image + {offset:.4g}"), factor, offset
+            shift = f" + {offset:.4g}" if abs(offset) > 1e-4 * float(theirs.std()) else ""
+            yield next(known, f"{factor:.4g} * image{shift}"), factor, offset
     used = name_range(ours)
     yield from ((text, *change) for (known, text), change in NAMED.items() if known == used)
     factor = float((after.var / before.var).sqrt().median())
