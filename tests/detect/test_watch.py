@@ -273,6 +273,21 @@ def test_noise_that_is_not_drawn_as_a_whole_is_known_from_the_image(kind):
     assert watch.settle().text == "confirmed on 3 training steps"
 
 
+def test_images_of_several_sizes_are_read_at_one_of_them():
+    """Buckets of aspect ratios."""
+    torch.manual_seed(0)
+    owner = Owner()
+    watch, optimizer = Watch(owner, FlowDenoiser(owner.net)), torch.optim.Adam(owner.parameters(), 1e-3)
+    for step in range(10):
+        images = torch.rand(8, 3, 8, 8 + 4 * (step % 2))
+        with watch.recording(images):
+            flow(owner.net, images).square().mean().backward()
+        optimizer.step()
+        if watch.settle() is not None:
+            break
+    assert watch.settle().text == "confirmed on 3 training steps"
+
+
 def test_outputs_near_zero_are_waited_for():
     """A last layer that starts at zero, in a warm-up of the learning rate: pi / 2 times the target would agree, too."""
     torch.manual_seed(0)

@@ -155,9 +155,13 @@ class Recorder:
             output, gradient = output[:, : noised.shape[1]], gradient[:, : noised.shape[1]]
         if output.shape != noised.shape:
             return
-        self.num_steps += 1
         self.conditions.add(step["call"])
         self.shapes.add(tuple(noised.shape[1:]))
+        if self.rows and flat(noised[:1]).shape[1] != len(
+            self.rows[0].noised
+        ):  # of several sizes the first one is read
+            return
+        self.num_steps += 1
         shape, num = noised.shape[1:], len(noised)
         noises = [flat(tensor) for known, tensor, _ in drawn if known == shape and len(tensor) >= num]
         noises = noises or [flat(tokens) for _, _, tensor in drawn if (tokens := as_tokens(tensor, noised)) is not None]
