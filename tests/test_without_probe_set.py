@@ -93,6 +93,32 @@ def test_reading_the_jobs_own_datasets_draws_no_random_number_of_the_job(tmp_pat
     assert losses[0] == losses[1]
 
 
+class OnePass(IterableDataset):
+    """Items that are read once."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __iter__(self):
+        return self.items
+
+
+@pytest.mark.parametrize("copies", [True, False])
+def test_stream_of_the_job_loses_no_item(copies, tmp_path):
+    """Six batches of 16 are trained; a generator cannot be copied, and the members are asked for."""
+    pairs = list(zip(*TRAIN, strict=True))
+    stream = OnePass(iter(pairs) if copies else (pair for pair in pairs))
+    loaders = DataLoader(stream, batch_size=16), DataLoader(TensorDataset(*TEST), batch_size=100)
+    job, monitor = JobWithLoaders(), UnimodalMonitor(every_n_train_steps=100)
+    trainer = tiny_trainer(tmp_path, callbacks=[monitor], max_epochs=1, max_steps=-1, num_sanity_val_steps=0)
+    if not copies:
+        with pytest.raises(ValueError, match="^unimodal_monitor: members: the job's OnePass cannot be copied"):
+            trainer.fit(job, *loaders)
+        return
+    trainer.fit(job, *loaders)
+    assert len(job.losses) == 6
+
+
 @pytest.mark.parametrize(
     ("loader", "message"),
     [

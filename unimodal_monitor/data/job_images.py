@@ -1,11 +1,13 @@
 """The probe images of a job: drawn from its own datasets, as many as are useful and fit into memory."""
 
+import copy
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import IterableDataset
 
 from unimodal_monitor.data.datasets import draw, is_pair, map_style
 from unimodal_monitor.data.items import Transform
@@ -73,14 +75,22 @@ def draw_probe_set_of(trainer: Any, module: nn.Module, *, members: Any, heldout:
 
 
 def dataset_of(loader: Any, *, role: str) -> Any:
-    """The dataset of a job's dataloader, which must be one."""
+    """The dataset of a job's dataloader, which must be one; of a stream a copy, so that the job misses no item."""
     loader = loader[0] if isinstance(loader, list | tuple) and len(loader) == 1 else loader
     dataset = getattr(loader, "dataset", None)
     if dataset is None:
         which = "training" if role == "members" else "validation"
         has = "is missing" if loader is None else f"is a {type(loader).__name__} without one dataset"
         raise ValueError(f"{role}: the {which} dataloader {has}; give {role}= a dataset, or probe_set=")
-    return dataset
+    if not isinstance(dataset, IterableDataset):
+        return dataset
+    try:
+        return copy.deepcopy(dataset)
+    except Exception as error:  # such as a generator or an open file inside
+        kind = type(dataset).__name__
+        raise ValueError(
+            f"{role}: the job's {kind} cannot be copied, and reading it would take its items; give {role}="
+        ) from error
 
 
 def _first(dataset: Any) -> Any:
