@@ -70,7 +70,7 @@ class UnimodalMonitor(Callback):
         name: Prefix of scalars, and name of the folder and of the saved state: two monitors in one Trainer need two.
 
     Raises:
-        ValueError: Before the first step, if anything above does not fit the job.
+        ValueError: Before the first step, or after the few that it takes to see it, if something does not fit the job.
     """
 
     if TYPE_CHECKING:  # every argument is an attribute
@@ -138,8 +138,7 @@ class UnimodalMonitor(Callback):
         saved = self.state_dict()
         self._goes_on = self._is_loaded or (bool(saved) and trainer.global_step >= max(1, saved["last_step"]))
         ranks = Ranks.of_this_process(pl_module.device) if trainer.world_size > 1 else Ranks()
-        given = {"net": self.net, "schedule": self.schedule, "condition": self.condition}
-        self._search = Search(pl_module, **given, ranks=ranks)
+        self._search = Search(pl_module, net=self.net, schedule=self.schedule, condition=self.condition, ranks=ranks)
         self._search.word = saved.get("settled") if self._goes_on else None
         self._begin(trainer, pl_module)
 
@@ -229,6 +228,7 @@ class UnimodalMonitor(Callback):
             ],
         )
         monitor.checker.watch_in(pl_module, given=given_by_user, callbacks=trainer.callbacks)
+        monitor.checker.settled = search.word
         return monitor
 
     def _step(self, trainer: Any) -> None:

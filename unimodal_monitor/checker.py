@@ -13,6 +13,7 @@ from unimodal_monitor.copies.audit import Audit, audit_copies
 from unimodal_monitor.data.probe_set import ProbeSet
 from unimodal_monitor.denoisers.base import Denoiser, as_denoiser, device_of
 from unimodal_monitor.denoisers.network import NetworkDenoiser
+from unimodal_monitor.detect.call import CallError
 from unimodal_monitor.detect.schedule import find_adapter
 from unimodal_monitor.detect.space import name_range
 from unimodal_monitor.detect.verification import Verification
@@ -29,12 +30,6 @@ from unimodal_monitor.report.startup import startup_line, watching_line
 from unimodal_monitor.signals import Measured
 
 SAME = 1e-3  # largest relative difference of two identical calls
-
-
-class CallError(ValueError):
-    """The trial forward failed."""
-
-    is_of_a_call = True
 
 
 class Checker:
@@ -118,7 +113,7 @@ class Checker:
         return watching_line(watch.owner, self.denoiser, found, images=images, callbacks=watch.callbacks)
 
     def start(self, *, max_overhead: float | None) -> str:
-        """Try one forward of a whole batch, and return what a check measures and about what it costs."""
+        """Try two equal forwards of a whole batch, and return what a check measures and about what it costs."""
         num, seconds = self.num_unreachable, self.rehearse()
         return startup_line(self.plan, num_unreachable=num, seconds=seconds, max_overhead=max_overhead)
 

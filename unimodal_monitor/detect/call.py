@@ -12,6 +12,10 @@ from unimodal_monitor.denoisers.base import unwrap
 from unimodal_monitor.denoisers.network import _first_tensor, forward_parameters, input_names
 
 
+class CallError(ValueError):
+    """The trial forward failed: how the job calls its network may tell why."""
+
+
 @dataclass(frozen=True, eq=False)
 class Call:
     """One call of a module, with its arguments by the names of the forward."""

@@ -157,9 +157,8 @@ class Recorder:
             return
         self.conditions.add(step["call"])
         self.shapes.add(tuple(noised.shape[1:]))
-        if self.rows and flat(noised[:1]).shape[1] != len(
-            self.rows[0].noised
-        ):  # of several sizes the first one is read
+        is_of_another_size = self.rows and flat(noised[:1]).shape[1] != len(self.rows[0].noised)
+        if is_of_another_size:
             return
         self.num_steps += 1
         shape, num = noised.shape[1:], len(noised)

@@ -7,7 +7,7 @@ from torch import nn
 
 from unimodal_monitor.denoisers.base import Denoiser
 from unimodal_monitor.denoisers.network import NetworkDenoiser
-from unimodal_monitor.detect.call import Call, CallRecorder, is_compiled
+from unimodal_monitor.detect.call import Call, CallError, CallRecorder, is_compiled
 from unimodal_monitor.detect.condition import BatchCondition
 from unimodal_monitor.detect.conditions import like_the_job
 from unimodal_monitor.detect.find import find_network
@@ -71,7 +71,7 @@ class Search:
             with suppress(ValueError):
                 network = find_network(self.owner, net=self.found["net"])[1]
                 self._watch = Watch(self.owner, None, network=network)
-        elif self.call is None and self._num_looks < MAX_LOOKS and (is_open or getattr(error, "is_of_a_call", False)):
+        elif self.call is None and self._num_looks < MAX_LOOKS and (is_open or isinstance(error, CallError)):
             self._calls = CallRecorder(self.owner)
             self._num_looks = MAX_LOOKS if any(map(is_compiled, self.owner.modules())) else self._num_looks + 1
         return self._watch is not None or self._calls is not None
@@ -101,8 +101,9 @@ class Search:
 
     def explain(self, error: Exception) -> str:
         """The error with what the training step was seen to call."""
-        is_of_call = str(error).startswith(ASKED) or getattr(error, "is_of_a_call", False)
-        seen = f"; the training step calls {self.call}" if self.call is not None and is_of_call else ""
-        if self.call is None and self._num_looks:
-            seen = "; the training step was seen to call no module of this kind that is not compiled"
+        seen = ""
+        if self.call is not None and (isinstance(error, CallError) or str(error).startswith(ASKED)):
+            seen = f"; the training step calls {self.call}"
+        elif self.call is None and self._num_looks:
+            seen = "; the training step called no network with images and times; a compiled one is not seen: give net="
         return f"unimodal_monitor: {str(error).removeprefix('unimodal_monitor: ')}{seen}"

@@ -1,8 +1,9 @@
 """Whether a denoiser is what the job trains: confirmed, settled otherwise, or refused on its own training steps."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -35,8 +36,6 @@ WORDS = (
     *("vpsde", "vpsde:x1", "vpsde:x1000", "vpsde:v", "vpsde:x0", "vpsde:score", "subvp", "subvp:x1", "subvp:score"),
     *("ve", "ve:log", "ve:epsilon", "ve:log:epsilon", "ve:x0", "ve:log:x0", "edm:inner"),
 )
-
-
 NO_FIT = Fit(1.0, 1.0, 0.0)  # of no convention at all
 
 
@@ -114,7 +113,7 @@ class Watch:
         """How the probe images differ from those that the network is trained on."""
         if self.images is None or len(self.recorder.shapes) != 1:  # of several shapes any may be probed
             return None
-        denoiser = cast(NetworkDenoiser, self.denoiser) if word is None else dict(self._named())[word]
+        denoiser = cast(NetworkDenoiser, self.denoiser) if word is None else self._named[word]
         seen, rows = Convention(denoiser, self.recorder.inner).clean(
             self.recorder.rows, most=1.0 if self.recorder.is_half else math.inf
         )
@@ -145,8 +144,8 @@ class Watch:
         least = LEAST_HALF if self.recorder.is_half else 0.0
         given = cast(NetworkDenoiser, self.denoiser)
         guess = NO_FIT if self.denoiser is None else Convention(given, inner).fit(rows, least=least)
-        named = [] if inner else self._named()
-        others = {word: Convention(denoiser).fit(rows, least=least) for word, denoiser in named}
+        named = {} if inner else self._named
+        others = {word: Convention(denoiser).fit(rows, least=least) for word, denoiser in named.items()}
         best = min([guess, *others.values()], key=lambda fit: fit.error)
         if guess.error <= tolerance and guess.error <= max(3 * best.error, same):
             return self._if_seen(Verification("confirmed", steps), least)
@@ -176,12 +175,13 @@ class Watch:
 
     def _if_seen(self, found: Verification, least: float, *, word: str = "", by_sign: bool = False) -> Verification:
         """What was found, unless the outputs are so near zero that a target of another size would agree as well."""
-        denoiser = dict(self._named())[word] if word else cast(NetworkDenoiser, self.denoiser)
+        denoiser = self._named[word] if word else cast(NetworkDenoiser, self.denoiser)
         convention = Convention(denoiser, self.recorder.inner)
         is_seen = convention.sees_size(self.recorder.rows, least=least, by_sign=by_sign)
         return found if is_seen else self._not_verified(TOO_SMALL)
 
-    def _named(self) -> Iterator[tuple[str, NetworkDenoiser]]:
+    @cached_property
+    def _named(self) -> dict[str, NetworkDenoiser]:
         """Every named convention, and the job's own schedules with each prediction and scale of time."""
         network, words = self.network, list(WORDS)
         for path, schedule in find_schedules(self.owner, network).items():
@@ -192,9 +192,11 @@ class Watch:
                 words += [f"{path}:{kind}{factor}" for kind in ("epsilon", "v", "x0") for factor in factors]
         stds = {getattr(module, "sigma_data", None) for module in self.owner.modules()} - {None, 0.5}
         words += [f"edm:inner:std{std:g}" for std in stds if isinstance(std, float | int)]
+        named = {}
         for word, adapter in distinct_adapters(self.owner, network, words):
             with suppress(ValueError):  # such as a schedule without usable levels
-                yield word, cast(NetworkDenoiser, adapter(network, weights=None, condition=None))
+                named[word] = cast(NetworkDenoiser, adapter(network, weights=None, condition=None))
+        return named
 
 
 def _refused(reason: str) -> Verification:

@@ -32,7 +32,7 @@ def startup_line(plan: Plan, *, num_unreachable: int, seconds: float, max_overhe
         parts += [f"not measured: {', '.join(names)} ({reason}{of_which})"]
     if plan.probe_set.members.varies:
         parts += [
-            "the members' dataset augments at random: what is measured is one view of each, give members= without"
+            "the members' dataset augments at random, one view of each is measured: give members= without augmentation"
         ]
     parts += [plan.shift] if plan.shift is not None else []
     if not is_labelled and (plan.shift is not None or not plan.num_pairs):
