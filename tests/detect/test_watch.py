@@ -288,6 +288,27 @@ def test_images_of_several_sizes_are_read_at_one_of_them():
     assert watch.settle().text == "confirmed on 3 training steps"
 
 
+@pytest.mark.parametrize(
+    ("part", "reduce"),
+    [
+        (lambda x_t, output: output + 0.3 * x_t, torch.abs),
+        (lambda x_t, output: output.clamp(-0.3, 0.3), torch.abs),
+        (lambda x_t, output: output.clamp(-0.3, 0.3), torch.square),
+    ],
+    ids=["input added outside", "clamped, L1", "clamped, squared"],
+)
+def test_signs_that_agree_in_part_confirm_nothing(part, reduce):
+    """What the job makes of the output outside of the network is not in the denoiser."""
+
+    def loss(net, x):
+        noise, t = torch.randn_like(x), torch.rand(len(x))
+        s = column(t, x)
+        x_t = (1 - s) * x + s * noise
+        return part(x_t, net(x_t, t)) - (noise - x)
+
+    assert not watched(loss, FlowDenoiser, reduce=reduce).text.startswith("confirmed")
+
+
 def test_outputs_near_zero_are_waited_for():
     """A last layer that starts at zero, in a warm-up of the learning rate: pi / 2 times the target would agree, too."""
     torch.manual_seed(0)

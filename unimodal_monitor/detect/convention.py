@@ -94,7 +94,7 @@ class Convention:
         error = output - target
         factor = ((error * gradient).sum(1) / gradient.square().sum(1)).clamp_min(0)  # a loss pulls to its target
         rest = error - factor[:, None] * gradient
-        agree = ((error.sign() == gradient.sign()) & (gradient != 0)).sum() / (gradient != 0).sum()
+        agree = ((error.sign() == gradient.sign()) & (gradient != 0)).double().mean()  # zero where a loss is clamped
         return Fit(input_error, _typical(rest.norm(dim=1) / target.norm(dim=1)), float(agree))
 
     def sees_size(self, rows: Sequence[Row], *, least: float, by_sign: bool = False) -> bool:

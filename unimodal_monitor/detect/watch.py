@@ -24,7 +24,7 @@ LEAST_HALF = 0.1  # levels below it are lost in the rounding of half precision
 CONFLICT = 0.3  # error from which a convention contradicts the steps
 SAME_SIGN = 1e-3  # difference of that fraction up to which two conventions agree equally well
 TOO_SMALL = "the network's outputs are still too near zero to tell the size of its target"
-SIGNS = 0.95  # fraction of gradients with the sign of output minus target, where the loss is no squared error
+SIGNS, SURE_SIGNS = 0.95, 0.999  # fraction of gradients with the sign of output minus target, in other losses
 MIN_COMPARED = 12  # images seen, to compare the probe images with them
 FIRST_PAUSE = 4  # steps until the outputs are looked at again, if they are near zero; doubled each time
 MAX_WAITS = 8  # steps before the optimizer's first that are not recorded
@@ -97,7 +97,7 @@ class Watch:
                 self._pause = self._next_pause
                 self._next_pause *= 2
                 return None
-            if self.denoiser is None and found.state == "not verified":
+            if self.denoiser is None and found.state == "not verified" and found.word is None:
                 found = _refused(f"no noise schedule was found, and the training steps do not tell it: {found.reason}")
             if found.state == "settled" and self.given is not None:
                 found = Verification("refused", f"schedule: {found.reason}; give that, or denoiser=")
@@ -127,8 +127,8 @@ class Watch:
         """They change when an optimizer writes into a parameter."""
         return [parameter._version for parameter in self.network.parameters() if parameter.requires_grad]
 
-    def _not_verified(self, reason: str) -> Verification:
-        return Verification("not verified", reason, is_given=self.given == "denoiser")
+    def _not_verified(self, reason: str, word: str | None = None) -> Verification:
+        return Verification("not verified", reason, word, is_given=self.given == "denoiser")
 
     def _verify(self) -> Verification:
         rows, num, name = self.recorder.rows, self.recorder.num_steps, type(self.denoiser).__name__
@@ -170,6 +170,9 @@ class Watch:
                 found = Verification("confirmed", f"{steps} by the signs of the loss's gradient")
             else:
                 found = _settled(list(known), guess, steps, name)
+            if most < SURE_SIGNS:  # the best that is known, such as beside a second loss, or as wrong by a part
+                word = next(iter(known)) if self.denoiser is None and len(known) == 1 else None
+                return self._not_verified(f"the signs of the loss's gradient agree in {most:.1%} of values only", word)
             return self._if_seen(found, least, word=next(iter(known)), by_sign=True)
         return self._not_verified("the loss is no squared error of a known target, or the noise is not seen")
 
