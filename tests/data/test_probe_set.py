@@ -166,5 +166,17 @@ def test_half_precision_images_are_compared_too(dtype):
     """Latents are often kept so."""
     members, heldout = (MEMBERS[0].to(dtype), LABELS), (HELDOUT[0].to(dtype), LABELS)
     assert len(ProbeSet.from_datasets(members, heldout).heldout) == 40
-    with pytest.raises(ValueError, match="60 images are both in 'members' and in 'heldout'"):
+    with pytest.raises(ValueError, match="heldout: 60 of 60 images are members, too"):
         ProbeSet.from_datasets(members, members, fit="members")
+
+
+@pytest.mark.parametrize("fit", ["heldout", "members"])
+def test_duplicates_of_real_datasets_are_left_out(fit):
+    """A member among the held-out images, and one held-out image twice: the others remain, in their order."""
+    (members, labels), (heldout, _) = MEMBERS, HELDOUT
+    heldout = heldout.clone()
+    heldout[3], heldout[17] = members[5], heldout[16]
+    with pytest.warns(UserWarning, match="2 of 60 held-out images are members, too, or are there twice"):
+        probe_set = ProbeSet.from_datasets(MEMBERS, (heldout, LABELS), fit=fit)
+    kept = torch.cat([probe_set.heldout.indices, *([probe_set.fit.indices] if fit == "heldout" else [])])
+    assert kept.sort().values.tolist() == [row for row in range(60) if row not in (3, 17)]

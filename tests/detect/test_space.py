@@ -111,3 +111,12 @@ def test_middle_is_what_it_says(shape):
 )
 def test_range_is_named(low, high, name):
     assert name_range(torch.linspace(low, high, 50)) == name
+
+
+def test_images_in_the_order_of_their_classes_are_not_refused():
+    """The first steps then see a single class; an image of them that is a probe image, too, proves the space."""
+    probe = torch.cat([0.05 * pictures(100, seed=0) + level for level in (-0.9, 0.0, 0.9)])
+    others = 0.05 * pictures(24, seed=1) - 0.9
+    assert "give transform=" in compared(probe, others)
+    assert compared(probe, torch.cat([others, probe[:1]])) is None
+    assert "give transform=" in compared((probe + 1) / 2, torch.cat([others, probe[:1]]))

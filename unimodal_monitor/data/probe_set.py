@@ -1,5 +1,6 @@
 """ProbeSet: the images of all checks of a run, in three roles."""
 
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ from unimodal_monitor.data.datasets import balanced_rows, draw
 from unimodal_monitor.data.image_set import ImageSet
 from unimodal_monitor.data.items import LABEL_KEYS, Transform
 from unimodal_monitor.forward.isolation import evaluating, private_rng
+
+MAX_DUPLICATES = 0.1  # share of the drawn held-out images; FER2013 has 5 %
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +104,7 @@ class ProbeSet:
         module: nn.Module | None = None,
         seed: int = 0,
     ) -> "ProbeSet":
-        """Draw class-balanced subsets of two datasets.
+        """Draw class-balanced subsets of two datasets; held-out images with a duplicate are left out, with a warning.
 
         Args:
             members: What the model trains on: a dataset of tuples or dicts, a DataLoader of one, a stream of items,
@@ -131,6 +134,7 @@ class ProbeSet:
         with private_rng(seed), nullcontext() if module is None else evaluating(module):
             drawn_members = draw(members, num_members, transform=change, seed=seed, role="members")
             drawn = draw(heldout, num_heldout, transform=change, seed=seed, role="heldout")
+        drawn = _without_duplicates(drawn, drawn_members)
         if fit == "members":
             return cls(members=drawn_members, heldout=drawn, fit=drawn_members)
         if drawn.labels is None and num_fit is not None:
@@ -171,10 +175,30 @@ class ProbeSet:
         object.__setattr__(self, "heldout", replace(self.heldout, labels=of_heldout))
 
 
+def _without_duplicates(heldout: ImageSet, members: ImageSet) -> ImageSet:
+    """The held-out images that are neither members nor the same as an earlier one, as real datasets have some."""
+    seen, rows = set(_digests(members)), []
+    for row, digest in enumerate(_digests(heldout)):
+        if digest not in seen:
+            rows.append(row)
+            seen.add(digest)
+    num_left_out, num = len(heldout) - len(rows), len(heldout)
+    if num_left_out > MAX_DUPLICATES * num:
+        raise ValueError(
+            f"heldout: {num_left_out} of {num} images are members, too, or are there twice; give heldout= images that"
+            " the model never sees"
+        )
+    if num_left_out:
+        warnings.warn(
+            f"unimodal_monitor: {num_left_out} of {num} held-out images are members, too, or are there twice; they are"
+            " left out",
+            stacklevel=3,
+        )
+    return heldout.take(torch.tensor(rows)) if num_left_out else heldout
+
+
 def _check_disjoint(roles: dict[str, ImageSet]) -> None:
-    # NumPy has no bfloat16: the pixels are hashed as bytes, image by image
-    pixels = {name: role.images.detach().cpu().contiguous().view(torch.uint8) for name, role in roles.items()}
-    digests = {name: [blake2b(image.numpy(), digest_size=16).digest() for image in pixels[name]] for name in roles}
+    digests = {name: _digests(role) for name, role in roles.items()}
     for name, other in combinations(roles, 2):
         where = {digest: row for row, digest in enumerate(digests[name])}
         shared = [(where[digest], row) for row, digest in enumerate(digests[other]) if digest in where]
@@ -184,3 +208,9 @@ def _check_disjoint(roles: dict[str, ImageSet]) -> None:
                 f"(numbers {shared[0][0]} and {shared[0][1]} are the first); a role must not share images, "
                 "and 'fit' is drawn from the held-out ones"
             )
+
+
+def _digests(role: ImageSet) -> list[bytes]:
+    """NumPy has no bfloat16: the pixels are hashed as bytes, image by image."""
+    pixels = role.images.detach().cpu().contiguous().view(torch.uint8)
+    return [blake2b(image.numpy(), digest_size=16).digest() for image in pixels]

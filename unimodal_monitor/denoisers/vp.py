@@ -73,5 +73,8 @@ class VPDenoiser(NetworkDenoiser):
 
     def _nearest(self, sigmas: Tensor) -> Tensor:
         """(N,) index into `_timesteps` and `_sigmas` of the nearest timestep."""
-        known = self._sigmas.to(sigmas).log()
-        return (sigmas.log()[:, None] - known).abs().argmin(dim=1)
+        known, order = self._sigmas.to(sigmas).log().sort()
+        log_sigmas = sigmas.log()
+        right = torch.searchsorted(known, log_sigmas).clamp(1, len(known) - 1)
+        is_left = log_sigmas - known[right - 1] <= known[right] - log_sigmas
+        return order[right - is_left.long()]

@@ -10,6 +10,7 @@ MAX_VALUES = 4096  # of one image, from its middle
 MAX_PROBED = 512  # probe images that are compared
 SPREAD, ROUGHNESS = math.log(1.45), math.log(4)  # least ratios that count
 SHIFT = 1.25  # least difference of means that counts, in standard deviations: one class is off by 0.9 in CIFAR-10
+SAME = 1e-2  # distance from a probe image to the same image, as recovered from a training step, by its contrast
 SURE = 5.0  # least difference that counts in standard errors
 NAMED = {
     ("[0, 1]", "2 * image - 1"): (2.0, -1.0),
@@ -55,8 +56,11 @@ def compare_space(probe: Tensor, seen: Sequence[Tensor], *, shape: Sequence[int]
     if tuple(probe.shape[1:]) != tuple(shape):
         sizes = f"the probe images are {tuple(probe.shape[1:])}, the network is trained on {tuple(shape)}"
         return f"{sizes}; give a transform= that makes them so, such as the step's crop, or its encoder"
+    theirs, probed = torch.stack(list(seen)), middle(probe).cpu()
+    if _have_the_same(probed.flatten(1).float(), theirs.float()):
+        return None
     rows = torch.linspace(0, len(probe) - 1, min(len(probe), MAX_PROBED)).long()
-    theirs, ours = torch.stack(list(seen)), middle(probe[rows]).cpu().double()
+    ours = probed[rows].double()
     theirs = theirs.view(-1, *ours.shape[1:])
     before, after = _Moments(ours), _Moments(theirs)
     if before.differs_from(after):
@@ -73,6 +77,12 @@ def compare_space(probe: Tensor, seen: Sequence[Tensor], *, shape: Sequence[int]
             " lambda images, module: module.vae.encode(images)..."
         )
     return None
+
+
+def _have_the_same(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether an image seen is one of the probe images: then both are in one space, in whatever order they come."""
+    nearest = torch.cdist(theirs, ours, compute_mode="donot_use_mm_for_euclid_dist").min(1).values
+    return bool((nearest < SAME * (theirs - theirs.mean(1, keepdim=True)).norm(dim=1)).any())
 
 
 class _Moments:
