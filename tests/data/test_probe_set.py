@@ -173,7 +173,7 @@ def test_half_precision_images_are_compared_too(dtype):
 @pytest.mark.parametrize("fit", ["heldout", "members"])
 def test_duplicates_of_real_datasets_are_left_out(fit):
     """A member among the held-out images, and one held-out image twice: the others remain, in their order."""
-    (members, labels), (heldout, _) = MEMBERS, HELDOUT
+    (members, _), (heldout, _) = MEMBERS, HELDOUT
     heldout = heldout.clone()
     heldout[3], heldout[17] = members[5], heldout[16]
     with pytest.warns(UserWarning, match="2 of 60 held-out images are members, too, or are there twice"):

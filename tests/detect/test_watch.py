@@ -189,7 +189,10 @@ def test_what_cannot_be_read_is_not_verified():
         return net(x, torch.rand(len(x))).tanh() - 0.1 * x.roll(1, 0)
 
     assert watched(odd, FlowDenoiser).state == "not verified"
-    assert watched(flow, FlowDenoiser, num_steps=2).text == "not verified (only 1 training steps were seen)"
+    assert (
+        watched(flow, FlowDenoiser, num_steps=2).text
+        == "not verified (1 of 3 training steps were seen that can be read)"
+    )
     own = watched(flow, lambda net: as_denoiser(lambda noised, sigma: noised, net=net))
     assert own.text == "not verified (it calls its network in a way of its own)"
 
@@ -291,7 +294,7 @@ def test_images_of_several_sizes_are_read_at_one_of_them():
 @pytest.mark.parametrize(
     ("part", "reduce"),
     [
-        (lambda x_t, output: output + 0.3 * x_t, torch.abs),
+        (lambda x_t, output: output + 0.03 * x_t, torch.abs),
         (lambda x_t, output: output.clamp(-0.3, 0.3), torch.abs),
         (lambda x_t, output: output.clamp(-0.3, 0.3), torch.square),
     ],
@@ -307,6 +310,43 @@ def test_signs_that_agree_in_part_confirm_nothing(part, reduce):
         return part(x_t, net(x_t, t)) - (noise - x)
 
     assert not watched(loss, FlowDenoiser, reduce=reduce).text.startswith("confirmed")
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize("reduce", [torch.square, torch.abs])
+def test_call_for_a_regularizer_beside_the_loss_contradicts_nothing(order, reduce):
+    """The network is called twice with gradients; the other call is at time zero, of clean images."""
+
+    def loss(net, x):
+        def regularizer():
+            return 0.1 * net(x, torch.zeros(len(x)))
+
+        first = regularizer() if order == "before" else 0
+        error = flow(net, x)
+        return torch.cat([error, first if order == "before" else regularizer()])
+
+    assert watched(loss, FlowDenoiser, reduce=reduce).text.startswith("confirmed on 3 training steps")
+
+
+def test_network_that_shares_its_work_with_another_by_time_is_not_confirmed():
+    """Of two experts each knows a part of the times only; which of them is called is drawn for every step."""
+    torch.manual_seed(0)
+    owner = Owner()
+    owner.early = Net()
+    optimizer, watch = torch.optim.Adam(owner.parameters(), 1e-3), Watch(owner, FlowDenoiser(owner.net))
+    while watch.settle() is None:
+        images = torch.rand(8, 3, 1, 1) + 0.3 * torch.rand(8, 3, 8, 8)
+        with watch.recording(images):
+            noise, t = torch.randn_like(images), torch.rand(1).expand(8)
+            s = column(t, images)
+            network = owner.early if float(t[0]) < 0.5 else owner.net
+            error = network((1 - s) * images + s * noise, t) - (noise - images)
+            error.square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert watch.verification.text == (
+        "not verified (some training steps call early in place of Net, alone measured here)"
+    )
 
 
 def test_outputs_near_zero_are_waited_for():

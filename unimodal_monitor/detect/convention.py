@@ -121,6 +121,18 @@ class Convention:
         return seen[0].flatten().double(), seen[1].double(), denoised.flatten().double()
 
 
+def is_squared_loss(rows: Sequence[Row]) -> bool:
+    """Whether output minus gradient is a combination of image, noise and input, as for any weighted squared error."""
+    rests = []
+    for row in rows:
+        known: list[Tensor] = [value for value in (row.noise, row.image) if value is not None]
+        columns = torch.stack([row.gradient, row.noised, torch.ones_like(row.noised), *known], dim=1)
+        columns = columns / columns.norm(dim=0).clamp_min(1e-300)
+        solution = torch.linalg.lstsq(columns, row.output[:, None], driver="gelsd").solution
+        rests.append(float((row.output - (columns @ solution)[:, 0]).norm() / row.output.norm().clamp_min(1e-300)))
+    return len(rows[0].output) >= 24 and sorted(rests)[len(rests) // 2] < 1e-4
+
+
 def _alternatives(rows: Sequence[Row]) -> list[list[Row]]:
     """The rows without their images, and without their noise."""
     return [

@@ -17,7 +17,9 @@ from unimodal_monitor.detect.parts import as_tokens, flat, parts_of
 from unimodal_monitor.detect.space import middle
 
 MAX_ROWS = 16  # images of one step
+MAX_CALLS = 4  # of one step
 NUM_ROWS, NUM_STEPS, MAX_STEPS = 12, 3, 32  # enough images and steps, and when to give up
+NUM_STEPS_OF_ONE_TIME = 6  # where the images of a step share their time, which may choose one of several networks
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +33,7 @@ class Row:
     noise: Tensor | None  # the normal draw of this shape, if there was one
     image: Tensor | None  # of the batch, if one has this shape
     is_joint: bool = True  # whether noise and image explain the input together; otherwise one of them is wrong
+    call: int = 0  # number of the call in its step: some steps call the network for a regularizer, too
 
 
 @dataclass(eq=False)
@@ -49,13 +52,17 @@ class Recorder:
     shapes: set[tuple[int, ...]] = field(default_factory=set)  # of the network's input, without the batch
     is_half: bool = False  # whether outputs or gradients are of half precision
     inner: nn.Module | None = None  # of the network, where the training calls that and not the network itself
+    has_own_times: bool = False  # whether the images of a step have times of their own
+    others: set[str] = field(default_factory=set)  # networks that were called in steps without a call of this one
     failure: str = ""  # the first error of the recording itself, which never reaches the training
 
     @property
     def is_done(self) -> bool:
         """Whether enough was seen, or nothing will be."""
-        is_enough = len(self.rows) >= NUM_ROWS and len({row.time for row in self.rows}) >= 3
-        is_enough = is_enough and self.num_steps >= NUM_STEPS and not self.conditions.is_open
+        num_first = sum(row.call == self.rows[0].call for row in self.rows)
+        is_enough = num_first >= NUM_ROWS and len({row.time for row in self.rows}) >= 3
+        least = NUM_STEPS if self.has_own_times else NUM_STEPS_OF_ONE_TIME
+        is_enough = is_enough and self.num_steps >= least and not self.conditions.is_open
         return is_enough or self.num_blocks >= MAX_STEPS or bool(self.failure)
 
     def restart(self) -> None:
@@ -85,82 +92,42 @@ class Recorder:
     def recording(self, batch: object) -> Iterator[None]:
         """Record the step in the block, if the network is called there with gradients."""
         called = self.network if self.inner is None else self.inner
-        wrappers = (m for m in self.owner.modules() if unwrap(m) is called)
-        module, draws = next(wrappers, called), _NormalDraws()
-        step: dict[str, Any] = {}
-        impl = module._compiled_call_impl
-        others = (m for m in self.owner.modules() if m is not module and m is not self.network)
-        has_other_compiled = any(map(is_compiled, others))  # which would run uncompiled below a dispatch mode
-
-        def softly(work: Callable[..., None], *args: Any) -> None:
-            try:
-                work(*args)
-            except Exception as error:
-                self.failure = self.failure or f"{type(error).__name__}: {error}"
-
-        def before(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-            if torch.is_grad_enabled() and not step:
-                draws.stop()  # before a compiled network begins
-                step.update(self._inputs(args, kwargs))
-
-        def keep_gradient(gradient: Tensor) -> None:
-            step.setdefault("gradient", gradient.detach()[:MAX_ROWS].clone())
-
-        def after(output: Any) -> None:
-            if step and "output" not in step and torch.is_grad_enabled():
-                tensor = _first_tensor(output)
-                if tensor.requires_grad:
-                    step["output"] = tensor.detach()[:MAX_ROWS].clone()
-                    handles.append(tensor.register_hook(keep_gradient))  # type: ignore[no-untyped-call]
-
-        handles: list[Any] = []
-        if impl is None:
-            handles.append(module.register_forward_pre_hook(lambda m, a, k: softly(before, a, k), with_kwargs=True))
-            handles.append(
-                module.register_forward_hook(lambda m, a, k, output: softly(after, output), with_kwargs=True)
-            )
-        else:  # compiled in place, hooks and all
-
-            def call(*args: Any, **kwargs: Any) -> Any:
-                softly(before, args, kwargs)
-                output = impl(*args, **kwargs)
-                softly(after, output)
-                return output
-
-            module._compiled_call_impl = call
-        if not has_other_compiled:
+        module = next((m for m in self.owner.modules() if unwrap(m) is called), called)
+        draws, others = _NormalDraws(), CallRecorder(self.owner)  # the latter sees nothing where modules are compiled
+        calls = _CallsOf(called, draws)
+        rest = (m for m in self.owner.modules() if m is not module and m is not self.network)
+        if not any(map(is_compiled, rest)):  # which would run uncompiled below a dispatch mode
             draws.start()
         try:
-            yield
+            with others.recording(), calls.recording(module):
+                yield
         finally:
             draws.stop()
-            for handle in handles:
-                handle.remove()
-            if impl is not None:
-                module._compiled_call_impl = impl
         self.num_blocks += 1
-        if "gradient" in step and "noised" in step:
-            softly(self._keep, step, batch, draws.drawn)
+        self.failure = self.failure or calls.failure
+        try:
+            kept = [self._keep(call, number, batch, draws.drawn) for number, call in enumerate(calls.complete)]
+        except Exception as error:
+            self.failure = self.failure or f"{type(error).__name__}: {error}"
+            return
+        self.num_steps += any(kept)
+        if not calls.seen:
+            inside = set(self.network.modules())
+            self.others |= {c.path for c in others.calls if c.module not in inside and called not in c.module.modules()}
 
-    def _inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        call = Call.bind("", self.inner or self.network, args, kwargs)
-        if call.image is None or call.time is None:
-            return {"missing": True}
-        return {"noised": call.image[:MAX_ROWS].clone(), "time": call.time[:MAX_ROWS].cpu().double(), "call": call}
-
-    def _keep(self, step: Mapping[str, Any], batch: object, drawn: "Sequence[Draw]") -> None:
+    def _keep(self, step: Mapping[str, Any], number: int, batch: object, drawn: "Sequence[Draw]") -> bool:
+        """Make rows of the images of one call; whether it was of a kind that can be read."""
         noised, output, gradient = step["noised"], step["output"], step["gradient"]
         self.is_half = self.is_half or min(t.dtype.itemsize for t in (output, gradient)) < 4
         if output.ndim == noised.ndim and output.shape[1] == 2 * noised.shape[1]:  # a learned variance
             output, gradient = output[:, : noised.shape[1]], gradient[:, : noised.shape[1]]
         if output.shape != noised.shape:
-            return
+            return False
         self.conditions.add(step["call"])
         self.shapes.add(tuple(noised.shape[1:]))
         is_of_another_size = self.rows and flat(noised[:1]).shape[1] != len(self.rows[0].noised)
         if is_of_another_size:
-            return
-        self.num_steps += 1
+            return False
         shape, num = noised.shape[1:], len(noised)
         noises = [flat(tensor) for known, tensor, _ in drawn if known == shape and len(tensor) >= num]
         noises = noises or [flat(tokens) for _, _, tensor in drawn if (tokens := as_tokens(tensor, noised)) is not None]
@@ -173,7 +140,77 @@ class Recorder:
             noised_D, output_D, gradient_D = (value[i] for value in values)
             own_noise, own_image = (None if value is None else value[i] for value in (noise, image))
             if 0 < float(gradient_D.norm()) < float("inf") and bool(output_D.isfinite().all()):
-                self.rows.append(Row(time, noised_D, output_D, gradient_D, own_noise, own_image, is_joint))
+                self.rows.append(Row(time, noised_D, output_D, gradient_D, own_noise, own_image, is_joint, number))
+        self.has_own_times = self.has_own_times or len(set(step["time"].tolist())) > 1
+        return True
+
+
+class _CallsOf:
+    """The calls of a network with gradients in one training step: input, output, and the gradient at the output.
+
+    An error never reaches the training; `failure` names the first.
+    """
+
+    def __init__(self, network: nn.Module, draws: "_NormalDraws") -> None:
+        self.network, self.draws, self.failure = network, draws, ""
+        self.seen: list[dict[str, Any]] = []
+        self._handles: list[Any] = []
+
+    @property
+    def complete(self) -> list[dict[str, Any]]:
+        """Those that had an image, a time, and a gradient."""
+        return [call for call in self.seen if "gradient" in call and "noised" in call]
+
+    @contextmanager
+    def recording(self, module: nn.Module) -> Iterator[None]:
+        """Record what `module` is called with, the network or a compiled wrapper of it."""
+        impl = module._compiled_call_impl
+        if impl is None:
+            before, after = module.register_forward_pre_hook, module.register_forward_hook
+            self._handles.append(before(lambda m, a, k: self._softly(self._before, a, k), with_kwargs=True))
+            self._handles.append(after(lambda m, a, k, output: self._softly(self._after, output), with_kwargs=True))
+        else:  # compiled in place, hooks and all
+
+            def call(*args: Any, **kwargs: Any) -> Any:
+                self._softly(self._before, args, kwargs)
+                output = impl(*args, **kwargs)
+                self._softly(self._after, output)
+                return output
+
+            module._compiled_call_impl = call
+        try:
+            yield
+        finally:
+            for handle in self._handles:
+                handle.remove()
+            if impl is not None:
+                module._compiled_call_impl = impl
+
+    def _softly(self, work: Callable[..., None], *args: Any) -> None:
+        try:
+            work(*args)
+        except Exception as error:
+            self.failure = self.failure or f"{type(error).__name__}: {error}"
+
+    def _before(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        if torch.is_grad_enabled() and len(self.seen) < MAX_CALLS:
+            self.draws.stop()  # before a compiled network begins
+            call = Call.bind("", self.network, args, kwargs)
+            image, time, seen = call.image, call.time, dict[str, Any](call=call)
+            if image is not None and time is not None:
+                seen |= {"noised": image[:MAX_ROWS].clone(), "time": time[:MAX_ROWS].cpu().double()}
+            self.seen.append(seen)
+
+    def _after(self, output: Any) -> None:
+        if self.seen and "output" not in self.seen[-1] and torch.is_grad_enabled():
+            tensor, call = _first_tensor(output), self.seen[-1]
+
+            def keep_gradient(gradient: Tensor) -> None:
+                call.setdefault("gradient", gradient.detach()[:MAX_ROWS].clone())
+
+            if tensor.requires_grad:
+                call["output"] = tensor.detach()[:MAX_ROWS].clone()
+                self._handles.append(tensor.register_hook(keep_gradient))  # type: ignore[no-untyped-call]
 
 
 Draw = tuple[torch.Size, Tensor, Tensor]  # shape of one image, the middle of all, and the first images as a whole

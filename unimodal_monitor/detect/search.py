@@ -14,7 +14,7 @@ from unimodal_monitor.detect.find import find_network
 from unimodal_monitor.detect.watch import Watch
 from unimodal_monitor.forward.distributed import Ranks
 
-MAX_LOOKS = 3  # training steps in which a call is looked for
+MAX_LOOKS = 8  # training steps in which a call is looked for: some jobs skip steps
 ASKED = ("net:", "schedule:", "condition:", "null_class:")  # how errors begin that ask for what was not found
 
 
@@ -93,11 +93,14 @@ class Search:
         if self._calls is None:
             return False
         calls, self._calls = self._calls.calls, None
+        self.call = self.ranks.together(lambda: self._choose(calls))
+        return True
+
+    def _choose(self, calls: list[Call]) -> Call | None:
         if len(calls) > 1 and self.net is None:
             several = "; ".join(map(str, calls))
             raise ValueError(f"unimodal_monitor: net: the training step calls several networks, {several}; name one")
-        self.call = calls[0] if calls else None
-        return True
+        return calls[0] if calls else None
 
     def explain(self, error: Exception) -> str:
         """The error with what the training step was seen to call."""

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from unimodal_monitor.denoisers.base import Denoiser
 from unimodal_monitor.denoisers.network import NetworkDenoiser
 from unimodal_monitor.detect.conditions import ConditionsSeen
-from unimodal_monitor.detect.convention import Convention, Fit
-from unimodal_monitor.detect.record import Recorder, Row
+from unimodal_monitor.detect.convention import Convention, Fit, is_squared_loss
+from unimodal_monitor.detect.record import NUM_STEPS, Recorder, Row
 from unimodal_monitor.detect.schedule import distinct_adapters, find_schedules
 from unimodal_monitor.detect.space import compare_space
 from unimodal_monitor.detect.verification import Verification
@@ -99,11 +99,18 @@ class Watch:
                 return None
             if self.denoiser is None and found.state == "not verified" and found.word is None:
                 found = _refused(f"no noise schedule was found, and the training steps do not tell it: {found.reason}")
+            if found.state in ("confirmed", "settled") and self.recorder.others:
+                others = " and ".join(sorted(self.recorder.others))
+                why = (
+                    f"some training steps call {others} in place of {type(self.network).__name__}, alone measured here"
+                )
+                found = self._not_verified(why, found.word)
             if found.state == "settled" and self.given is not None:
                 found = Verification("refused", f"schedule: {found.reason}; give that, or denoiser=")
             if found.state in ("confirmed", "settled") and (difference := self._difference_of_images(found.word)):
                 found = Verification("refused", f"transform: {difference}")
-            if self.given != "denoiser" and self.denoiser is not None and found.state != "refused":
+            has_enough = self.recorder.is_done or not is_last
+            if self.given != "denoiser" and self.denoiser is not None and found.state != "refused" and has_enough:
                 difference = self.recorder.conditions.difference()
                 found = found if difference is None else Verification("refused", f"condition: {difference}")
             self.verification = found
@@ -138,14 +145,15 @@ class Watch:
             if num == 0 and self.recorder.num_blocks >= 3:
                 network = type(self.network).__name__
                 return self._not_verified(f"{network} was not called with images, times and gradients")
-            return self._not_verified(f"only {num} training steps were seen")
+            return self._not_verified(f"{num} of {NUM_STEPS} training steps were seen that can be read")
         steps, tolerance = f"on {num} training steps", FITS_HALF if self.recorder.is_half else FITS
-        same, inner = SAME_HALF if self.recorder.is_half else SAME, self.recorder.inner
+        same = SAME_HALF if self.recorder.is_half else SAME
         least = LEAST_HALF if self.recorder.is_half else 0.0
-        given = cast(NetworkDenoiser, self.denoiser)
-        guess = NO_FIT if self.denoiser is None else Convention(given, inner).fit(rows, least=least)
-        named = {} if inner else self._named
-        others = {word: Convention(denoiser).fit(rows, least=least) for word, denoiser in named.items()}
+        calls = [[row for row in rows if row.call == call] for call in sorted({row.call for row in rows})]
+        fits = [self._fits(rows, least) for rows in calls]
+        number = min(range(len(calls)), key=lambda i: _rank(fits[i], tolerance))
+        rows, (guess, others) = calls[number], fits[number]
+        self.recorder.rows = rows
         best = min([guess, *others.values()], key=lambda fit: fit.error)
         if guess.error <= tolerance and guess.error <= max(3 * best.error, same):
             return self._if_seen(Verification("confirmed", steps), least)
@@ -153,7 +161,7 @@ class Watch:
             fitting = [word for word, fit in others.items() if fit.error <= max(3 * best.error, same)]
             found = _settled(fitting, guess, steps, name)
             return self._if_seen(found, least, word=min(others, key=lambda word: others[word].error))
-        if _is_squared_loss(rows):
+        if is_squared_loss(rows):
             is_wrong = guess.error >= CONFLICT or (guess.input <= FITS and guess.target >= FITS_HALF)
             is_sure = all(row.is_joint for row in rows)
             if is_wrong and is_sure:
@@ -175,6 +183,13 @@ class Watch:
                 return self._not_verified(f"the signs of the loss's gradient agree in {most:.1%} of values only", word)
             return self._if_seen(found, least, word=next(iter(known)), by_sign=True)
         return self._not_verified("the loss is no squared error of a known target, or the noise is not seen")
+
+    def _fits(self, rows: Sequence[Row], least: float) -> tuple[Fit, dict[str, Fit]]:
+        """How well the denoiser, and each named convention, agrees with the rows of one call of each step."""
+        inner, given = self.recorder.inner, cast(NetworkDenoiser, self.denoiser)
+        guess = NO_FIT if self.denoiser is None else Convention(given, inner).fit(rows, least=least)
+        named = {} if inner else self._named
+        return guess, {word: Convention(denoiser).fit(rows, least=least) for word, denoiser in named.items()}
 
     def _if_seen(self, found: Verification, least: float, *, word: str = "", by_sign: bool = False) -> Verification:
         """What was found, unless the outputs are so near zero that a target of another size would agree as well."""
@@ -202,6 +217,13 @@ class Watch:
         return named
 
 
+def _rank(fits: tuple[Fit, dict[str, Fit]], tolerance: float) -> tuple[bool, float]:
+    """Lowest for the call of each step that some convention explains best: others may be a regularizer's."""
+    known = [fit for fit in (fits[0], *fits[1].values()) if fit.input <= 10 * FITS]
+    is_explained = min([1.0, *(fit.error for fit in known)]) <= tolerance
+    return not is_explained, 0.0 if is_explained else -max([0.0, *(fit.sign for fit in known)])
+
+
 def _refused(reason: str) -> Verification:
     return Verification("refused", f"schedule: {reason}; give schedule= or denoiser=")
 
@@ -219,15 +241,3 @@ def _difference(guess: Fit, steps: str, name: str) -> str:
     parts = [f"the network's inputs differ by {guess.input:.0%}"] * (guess.input > FITS)
     parts += [f"the loss's target differs by {guess.target:.0%}"] * (guess.target > FITS)
     return f"{name} disagrees with what was seen {steps}: {', '.join(parts) or 'the signs of the gradient'}"
-
-
-def _is_squared_loss(rows: list[Row]) -> bool:
-    """Whether output minus gradient is a combination of image, noise and input, as for any weighted squared error."""
-    rests = []
-    for row in rows:
-        known: list[Tensor] = [value for value in (row.noise, row.image) if value is not None]
-        columns = torch.stack([row.gradient, row.noised, torch.ones_like(row.noised), *known], dim=1)
-        columns = columns / columns.norm(dim=0).clamp_min(1e-300)
-        solution = torch.linalg.lstsq(columns, row.output[:, None], driver="gelsd").solution
-        rests.append(float((row.output - (columns @ solution)[:, 0]).norm() / row.output.norm().clamp_min(1e-300)))
-    return len(rows[0].output) >= 24 and sorted(rests)[len(rests) // 2] < 1e-4
