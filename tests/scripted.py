@@ -2,21 +2,22 @@
 
 from dataclasses import dataclass
 
-from unimodal_monitor import Alarm
-from unimodal_monitor.alarm.rule import Finding, Reference
+from unimodal_monitor import Alarm, AlarmState
+from unimodal_monitor.alarm.rule import Finding, Record
 from unimodal_monitor.signals import Measured
 
 
 @dataclass(frozen=True)
 class TriggeredAt:
-    """Arms at its first check, and triggers at these steps."""
+    """Has something to compare with from its first check on, and triggers at these steps."""
 
     steps: tuple[int, ...]
     share: float = 1.0
+    state: AlarmState = AlarmState.MEMORIZING
 
-    def test(self, measured: Measured, reference: Reference | None, *, number: int, step: int, alpha: float) -> Finding:
+    def test(self, measured: Measured, reference: Record | None, *, number: int, step: int, alpha: float) -> Finding:
         triggered = step in self.steps
-        return Finding(triggered, True, not triggered, f"step {step} {'is' if triggered else 'is not'} in the script")
+        return Finding(triggered, f"step {step} {'is' if triggered else 'is not'} in the script")
 
 
 def scripted_alarm(*steps: int) -> Alarm:

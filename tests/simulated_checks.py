@@ -30,7 +30,7 @@ SIGNALS = (
 
 
 def simulated_check(
-    step: int, mean: Sequence[float] = HUMPED, *, state: AlarmState = AlarmState.ARMED, layers: int = 2
+    step: int, mean: Sequence[float] = HUMPED, *, state: AlarmState = AlarmState.GENERALIZING, layers: int = 2
 ) -> Check:
     """A check of 300 held-out images whose scores have the mean `mean` on every layer."""
     names = [f"up_blocks.{layer}" for layer in range(layers)]
@@ -65,6 +65,6 @@ AUDIT = Audit(300, 21, 20, (0.044, 0.105), (), 12.0, 300 * 35)
 RUN = (
     simulated_check(0, FALLING, state=AlarmState.WARMING_UP),
     simulated_check(100, HUMPED),
-    replace(simulated_check(207, FALLING, state=AlarmState.RAISED), audit=AUDIT),
+    replace(simulated_check(207, FALLING, state=AlarmState.MEMORIZING), audit=AUDIT),
 )
 """A run in which the alarm is raised, and copies are counted then."""

@@ -17,7 +17,7 @@ from tiny_job import TinyJob, tiny_loader, tiny_probe_set, tiny_trainer
 
 from unimodal_monitor import AlarmState, EDMDenoiser, RidgeProbe, UnimodalMonitor, read_checks
 
-HEADLINE = ("rise", "rise_low", "rise_high", "peak_sigma", "peak_accuracy", "peak_score", "shape", "alarm", "seconds")
+HEADLINE = ("rise", "rise_low", "rise_high", "peak_sigma", "peak_accuracy", "peak_score", "shape", "state", "seconds")
 
 
 def fit(folder, monitor, *, job=None, ckpt_path=None, **options):
@@ -123,7 +123,7 @@ def test_a_run_resumed_goes_on_with_its_history_armed_as_it_was(tmp_path):
         fit(tmp_path, second, max_steps=11, ckpt_path=tmp_path / "run.ckpt")
     assert second.history[:2] == first.history
     assert [(check.step, check.state.value) for check in read_checks(tmp_path / "unimodal")] == [
-        (0, "warming up"), (5, "fading"), (10, "raised"),
+        (0, "warming up"), (5, "generalizing"), (10, "memorizing"),
     ]  # fmt: skip
 
 
@@ -163,10 +163,15 @@ def test_the_alarm_stops_the_training_when_asked_to(tmp_path):
     monitor = UnimodalMonitor(
         tiny_probe_set(), every_n_train_steps=5, on_alarm="stop", alarm=scripted_alarm(10, 15), copy_audit=None
     )
-    with pytest.warns(UserWarning, match="at 2 checks in a row.*the training stops"):
+    with pytest.warns(UserWarning, match="at 2 checks in a row.*The training stops"):
         trainer = fit(tmp_path, monitor)
     assert trainer.global_step == 15
-    assert [check.state.value for check in monitor.history] == ["warming up", "armed", "fading", "raised"]
+    assert [check.state.value for check in monitor.history] == [
+        "warming up",
+        "generalizing",
+        "generalizing",
+        "memorizing",
+    ]
 
 
 def test_the_start_line_names_levels_layers_and_images(tmp_path, capsys):
@@ -297,4 +302,4 @@ def test_two_ranks_reach_the_same_verdicts_and_publish_them(tmp_path):
     command = [sys.executable, str(tmp_path / "job.py"), str(Path(__file__).parent), str(tmp_path)]
     subprocess.run(command, check=True, timeout=300, cwd=tmp_path)
     assert (tmp_path / "rank0").read_text() == (tmp_path / "rank1").read_text()
-    assert [check.state for check in read_checks(tmp_path / "checks")][-1] is AlarmState.RAISED
+    assert [check.state for check in read_checks(tmp_path / "checks")][-1] is AlarmState.MEMORIZING

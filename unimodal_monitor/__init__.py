@@ -4,8 +4,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from unimodal_monitor.alarm.alarm import Alarm
-from unimodal_monitor.alarm.rule import Rule
-from unimodal_monitor.alarm.rules import GapOpened, PeakFell, RiseLost
+from unimodal_monitor.alarm.losses import PeakFell, RiseLost
+from unimodal_monitor.alarm.rule import Loss, Rule
+from unimodal_monitor.alarm.rules import AdvantageGrew, GapOpened
 from unimodal_monitor.alarm.state import AlarmState
 from unimodal_monitor.check import Check
 from unimodal_monitor.copies.audit import audit_copies
@@ -52,9 +53,11 @@ __all__ = [  # in the order of the data
     "Alarm",
     "AlarmState",
     "Rule",
+    "AdvantageGrew",
+    "GapOpened",
+    "Loss",
     "RiseLost",
     "PeakFell",
-    "GapOpened",
     "Check",
     "audit_copies",
     "read_checks",

@@ -21,7 +21,7 @@ from unimodal_monitor.detect.find import find_denoiser
 from unimodal_monitor.detect.search import Search
 from unimodal_monitor.forward.distributed import Ranks
 from unimodal_monitor.monitor import Monitor
-from unimodal_monitor.reaction import Reaction
+from unimodal_monitor.reaction import Action, Reaction
 from unimodal_monitor.report.console import ConsoleReporter, warn
 from unimodal_monitor.report.loggers import LoggerReporter
 from unimodal_monitor.report.scalars import headline
@@ -54,7 +54,7 @@ class UnimodalMonitor(Callback):
         num_heldout: How many to draw, to fit and to score the probe; None for up to 10,000.
         every_n_train_steps: See `Monitor`; one more check is made before the first step.
         max_overhead: See `Monitor`.
-        on_alarm: "warn", "stop" (ends the fit), or a function of the `Check`, when the alarm is raised.
+        on_alarm: "warn", "stop" (ends the fit), or a function of the `Check`; see `Monitor`.
         copy_audit: See `Monitor`.
         copy_audit_seconds: See `Monitor`.
         net: Network in the LightningModule, by dotted name or itself; None finds it where there is one.
@@ -88,7 +88,7 @@ class UnimodalMonitor(Callback):
         num_heldout: int | None = None,
         every_n_train_steps: int | None = None,
         max_overhead: float | None = None,
-        on_alarm: str | Callable[[Check], Any] = "warn",
+        on_alarm: Action | Mapping[str, Action] = "warn",
         copy_audit: str | int | None = "confirm",
         copy_audit_seconds: float = 60.0,
         net: nn.Module | str | None = None,

@@ -9,6 +9,7 @@ import torch
 from unimodal_monitor.alarm.alarm import Alarm, AlarmMemory
 from unimodal_monitor.alarm.state import AlarmState
 from unimodal_monitor.copies.audit import Audit
+from unimodal_monitor.signals.growth import is_trained
 from unimodal_monitor.signals.measured import Measured, Signal
 from unimodal_monitor.stats.estimate import Curve, Estimate
 from unimodal_monitor.stats.verdict import Verdict, judge
@@ -114,8 +115,8 @@ def judge_check(
 ) -> tuple[Check, AlarmMemory]:
     """What is made of a check's numbers, and what the alarm keeps; changes nothing.
 
-    A signal that fails is missing with its reason, and takes nothing else with it. The network of step 0 is untrained:
-    the alarm leaves it out.
+    A signal that fails is missing with its reason, and takes nothing else with it. The alarm leaves out the network of
+    step 0, unless that was trained before.
     """
     curves = _curves_of(measured)
     verdict, missing = judge(curves[-1]), dict(measured.missing)
@@ -130,8 +131,9 @@ def judge_check(
         except Exception as error:
             missing[getattr(signal, "__name__", repr(signal))] = str(error) or repr(error)
     found, evidence = memory, "no check of a trained network yet"
-    if step > 0:
-        found, evidence = alarm.update(memory, measured, verdict, step=step)
+    if step > 0 or is_trained(measured):
+        found, evidence, of_rules = alarm.update(memory, measured, step=step)
+        estimates |= {estimate.name: estimate for estimate in of_rules}
     known = tuple(estimates.values())
     return Check(step, curves, verdict, found.state, evidence, signals=known, missing=missing, measured=measured), found
 

@@ -30,6 +30,7 @@ from unimodal_monitor.forward.hooks import Capture, capture
 from unimodal_monitor.forward.noise import unit_noise
 from unimodal_monitor.probes.base import Classifier, Probe
 from unimodal_monitor.signals.gap import denoising_error
+from unimodal_monitor.signals.growth import differences
 from unimodal_monitor.signals.invariance import invariance_values
 from unimodal_monitor.signals.measured import Measured
 from unimodal_monitor.signals.shift import find_shift
@@ -74,6 +75,7 @@ class Plan:
     passes: Mapping[str, Pass]  # by role
     num_pairs: int  # members with a held-out partner, P
     memorizer_error: Tensor | None  # (K, P) errors of the closed-form memorizer on the noised members
+    covariates: Tensor | None  # (P, S) image statistics of each member less its partner's
     shift: str | None  # sentence: how held-out images differ from members, so that the gap cannot be trusted
     missing: Mapping[str, str]  # why a signal cannot be measured, by its name
 
@@ -115,12 +117,10 @@ def plan_check(
             missing |= dict.fromkeys(signals, f"need at least {min_images} images, got {count}")
     if not is_labelled and "invariance" in missing:
         raise ValueError(f"without labels the invariance of held-out images is measured: {missing['invariance']}")
-    if num_pairs < min_images:
-        num_pairs = 0
-    if len(paired) < min_images:
-        paired = paired[:0]
+    num_pairs = num_pairs if num_pairs >= min_images else 0
+    paired = paired if len(paired) >= min_images else paired[:0]
     views, rest = another_view(heldout.images[paired], seed=seed, indices=paired.tolist()), rows[len(paired) :]
-    all_of = torch.arange
+    all_of, shift = torch.arange, find_shift(members, heldout.images) if num_pairs else None
     passes = {
         "paired": Pass(heldout.images, paired, paired, heldout.labels, to_output=num_pairs > 0),
         "members": Pass(members, all_of(num_pairs), paired[:num_pairs], to_output=True),
@@ -130,10 +130,10 @@ def plan_check(
         passes["fit"] = Pass(fit.images, all_of(len(fit)), all_of(len(fit)), fit.labels)
         passes["heldout"] = Pass(heldout.images, rest, rest, heldout.labels)
     needed = {role: run for role, run in passes.items() if len(run.rows)}
-    shift = find_shift(members, heldout.images) if num_pairs else None
     described = None if shift is None else shift.describe()
     error = _memorizer_error(passes["members"], device, sigmas, seed) if num_pairs else None
-    return Plan(probe_set, layers, sigmas, seed, probe, needed, num_pairs, error, described, missing)
+    covariates = differences(members[:num_pairs], heldout.images[paired[:num_pairs]]) if num_pairs else None
+    return Plan(probe_set, layers, sigmas, seed, probe, needed, num_pairs, error, covariates, described, missing)
 
 
 def _memorizer_error(run: Pass, device: torch.device, sigmas: Tensor, seed: int) -> Tensor:
@@ -246,5 +246,5 @@ def _measured(whole: Mapping[tuple[str, str], Tensor], plan: Plan) -> Measured:
             numbers["missing"]["invariance"] = str(error)
     return Measured(
         plan.sigmas, plan.probe_set.std, plan.layers, plan.probe.score_name,
-        memorizer_error=plan.memorizer_error, shift=plan.shift, **numbers,
+        memorizer_error=plan.memorizer_error, covariates=plan.covariates, shift=plan.shift, **numbers,
     )  # fmt: skip

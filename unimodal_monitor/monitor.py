@@ -21,7 +21,7 @@ from unimodal_monitor.data.probe_set import ProbeSet
 from unimodal_monitor.denoisers.base import Denoiser
 from unimodal_monitor.detect.find import find_denoiser
 from unimodal_monitor.detect.verification import Verification
-from unimodal_monitor.reaction import Reaction
+from unimodal_monitor.reaction import Action, Reaction
 from unimodal_monitor.report.base import Reporter
 from unimodal_monitor.report.reporters import Reporters
 from unimodal_monitor.resume import measured_with, restore_state, save_state
@@ -46,8 +46,9 @@ class Monitor:
         every_n_train_steps: Optimizer steps between checks; None to check as often as `max_overhead` allows.
         max_overhead: Upper limit on the time of the checks as a fraction of the training's, such as 0.01; a check over
             it is postponed. None for no limit with `every_n_train_steps`, and for 0.01 without.
-        on_alarm: "warn", "stop" (sets `should_stop`), or a function of the `Check`, when the alarm is raised.
-        copy_audit: When samples are compared with the members: "confirm" when the alarm is raised, a number n at
+        on_alarm: "warn", "stop" (sets `should_stop`), or a function of the `Check`, when the state becomes memorizing;
+            or a dict of them by state, {"onset": "warn", "memorizing": "stop"}.
+        copy_audit: When samples are compared with the members: "confirm" when it becomes memorizing, a number n at
             every n-th check, None never.
         copy_audit_seconds: Seconds that an audit may take; fewer samples are then drawn.
         sigmas: (K,) levels in data units, ascending; None for the paper's nine, scaled by the data's standard
@@ -56,7 +57,7 @@ class Monitor:
         extra_layers: Dotted names of further layers to probe.
         probe: Probe, or a scikit-learn classifier; None for `RidgeProbe()`.
         signals: Functions of `Measured`; None for `DEFAULT_SIGNALS`; empty saves their forwards.
-        alarm: Turns checks into a state; None for `Alarm()`, or `Alarm.without_labels()` without labels.
+        alarm: Turns checks into a state; None for `Alarm()`.
         batch_size: Inputs in one forward, all levels together.
         seed: Seed of noise and augmentation.
         precision: Gives the context of the denoiser's calls, such as autocast.
@@ -76,7 +77,7 @@ class Monitor:
         net: nn.Module | None = None,
         every_n_train_steps: int | None = None,
         max_overhead: float | None = None,
-        on_alarm: str | Callable[[Check], Any] = "warn",
+        on_alarm: Action | Mapping[str, Action] = "warn",
         copy_audit: str | int | None = "confirm",
         copy_audit_seconds: float = 60.0,
         sigmas: Tensor | Sequence[float] | None = None,
@@ -101,8 +102,7 @@ class Monitor:
             with_pairs=bool(self.signals), batch_size=batch_size, precision=precision, is_shared=distributed, name=name,
         )  # fmt: skip
         self.ranks = self.checker.ranks
-        default = Alarm.without_labels(are_images=probe_set.has_images) if probe_set.is_unlabelled else Alarm()
-        self.alarm = default if alarm is None else alarm
+        self.alarm = Alarm() if alarm is None else alarm
         self.reporters = Reporters(reporters, dirpath=dirpath, name=name, is_silent=self.ranks.rank > 0)
         self.history: list[Check] = []
         self.memory, self.should_stop, self._num_failures = AlarmMemory(), False, 0
@@ -215,12 +215,12 @@ class Monitor:
     def audit(self, *, num_samples: int = 300, max_seconds: float | None = None) -> Audit:
         """Draw samples and count the copies of members among them; the last check keeps the result.
 
-        300 samples without a copy bound the fraction by 1.2 %; no batch begins after `max_seconds`. Rank 0 works, the
-        others wait; this time is outside `max_overhead`.
+        300 samples without a copy bound the fraction by 1.2 %; no batch begins after `max_seconds`, not counted.
         """
         with self.budget.aside():
             audit = self.checker.audit(num_samples=num_samples, max_seconds=max_seconds)
-        self.history[-1:] = [replace(check, audit=audit) for check in self.history[-1:]]
+        self.memory = self.alarm.after_audit(self.memory, num_copies=audit.num_copies, at_least=audit.interval[0])
+        self.history[-1:] = [replace(check, audit=audit, state=self.memory.state) for check in self.history[-1:]]
         return audit
 
     def state_dict(self) -> dict[str, Any]:
@@ -229,7 +229,7 @@ class Monitor:
         return save_state(settings, self.memory, self.history, self.checker.settled, folder=self.written_to)
 
     def load_state_dict(self, record: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`; a ValueError names the difference if the record was measured otherwise."""
+        """Go on from a `state_dict`; a ValueError names what was measured otherwise."""
         self.checker.resume_with(record.get("settled"))
         self.memory, history = restore_state(record, measured_with(self.checker.plan, self.alarm, self.denoiser))
         self.history[:] = history

@@ -12,8 +12,8 @@ from scipy.stats import t as student
 from simulated import HUMPED, SIGMAS, STD, simulated_curve, simulated_scores
 from simulated_checks import simulated_check
 
+from unimodal_monitor.alarm.losses import RiseLost
 from unimodal_monitor.alarm.power import Plan, images_needed, power_table, scored_images, smallest_rise, spread_of
-from unimodal_monitor.alarm.rules import RiseLost
 from unimodal_monitor.cli import main
 from unimodal_monitor.report.jsonl import JsonlReporter
 from unimodal_monitor.signals import Measured
@@ -63,7 +63,7 @@ def test_verdicts_are_unimodal_as_often_as_predicted():
 def test_rises_are_significant_as_often_as_predicted(rise, num_images, num_checks):
     """At the type-I error that the alarm allows."""
     plan = Plan(num_checks)
-    found = [findings_of(rise, num_images, plan, seed=seed)[0].reaches for seed in range(150)]
+    found = [findings_of(rise, num_images, plan, seed=seed)[0].reference is not None for seed in range(150)]
     assert_share(found, row_of(rise, num_images, plan).significant)
 
 
@@ -78,7 +78,10 @@ def test_rises_are_significant_as_often_as_predicted(rise, num_images, num_check
 def test_losses_are_detected_as_often_as_predicted(rise, num_images, plan):
     """Compared with a first check at which the rise is nearly always significant."""
     found = [findings_of(rise, num_images, plan, seed=seed) for seed in range(150)]
-    assert_share([before.reaches and after.triggered for before, after in found], row_of(rise, num_images, plan).lost)
+    assert_share(
+        [before.reference is not None and after.triggered for before, after in found],
+        row_of(rise, num_images, plan).lost,
+    )
 
 
 @pytest.mark.parametrize("num_images", [5, 20, 150, 2000])

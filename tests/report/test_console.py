@@ -8,27 +8,27 @@ from simulated_checks import AUDIT, RUN, without_labels
 
 from unimodal_monitor.report.console import ConsoleReporter, line, progress_bar
 
-FIRST, ARMED, RAISED = RUN
+FIRST, HEALTHY, ALARM = RUN
 
 
-def test_a_line_has_step_curve_peak_rise_shape_seconds_and_alarm():
+def test_a_line_has_step_curve_peak_rise_shape_seconds_and_state():
     """Without labels the peak is that of the score."""
-    curve = ARMED.curve
-    words = ["100", curve.sparkline(), f"{100 * curve.peak_accuracy:.1f}", f"{100 * ARMED.verdict.rise:+.1f}"]
-    words += [ARMED.verdict.shape.value, "1.5", "armed"]
-    assert [word for word in line(ARMED).split() if word in words] == words
-    assert f"{max(curve.score.mean):.3f}" in line(without_labels(ARMED))
+    curve = HEALTHY.curve
+    words = ["100", curve.sparkline(), f"{100 * curve.peak_accuracy:.1f}", f"{100 * HEALTHY.verdict.rise:+.1f}"]
+    words += [HEALTHY.verdict.shape.value, "1.5", "generalizing"]
+    assert [word for word in line(HEALTHY).split() if word in words] == words
+    assert f"{max(curve.score.mean):.3f}" in line(without_labels(HEALTHY))
 
 
 def test_only_a_check_that_changes_the_state_is_followed_by_copies_and_evidence():
     """The state before the first check is warming up; every line begins with the name of the monitor."""
     lines = []
     reporter = ConsoleReporter(lines.append, name="raw")
-    for history in (RUN[:1], [ARMED, ARMED], RUN):
+    for history in (RUN[:1], [HEALTHY, HEALTHY], RUN):
         reporter.report(history, {})
     assert lines[:-2] == [f"raw  {line(check)}" for check in RUN]
     assert lines[-2] == f"raw  {AUDIT.sentence()}"
-    expected = ("raw  armed -> raised", "evidence of step 207", RAISED.verdict.reason)
+    expected = ("raw  generalizing -> memorizing", "evidence of step 207", ALARM.verdict.reason, ALARM.state.advice)
     assert all(words in lines[-1] for words in expected)
 
 

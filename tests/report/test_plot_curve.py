@@ -17,7 +17,7 @@ def test_every_layer_is_drawn_against_sigma_under_step_and_verdict():
     """Accuracy in per cent and the score in its own unit. A peak is marked only where the curve is unimodal."""
     figure = plot_curve(CHECK)
     assert CHECK.verdict.reason in figure.get_suptitle()
-    assert figure.get_suptitle().startswith("step 100: unimodal, alarm armed")
+    assert figure.get_suptitle().startswith("step 100: unimodal, generalizing")
     assert [axes.get_ylabel() for axes in figure.axes] == ["accuracy (%)", "Brier gain"]
     assert all((axes.get_xlabel(), axes.get_xscale()) == ("sigma (data units)", "log") for axes in figure.axes)
     accuracy, score = map(drawn, figure.axes)

@@ -7,24 +7,25 @@ import pytest
 from simulated_checks import RUN, SIGNALS, without_labels
 
 from unimodal_monitor.alarm.state import AlarmState
-from unimodal_monitor.report.scalars import STATE_CODES, headline, scalars
+from unimodal_monitor.report.scalars import headline, scalars
 from unimodal_monitor.stats.estimate import Estimate
 
 FULL = replace(RUN[2], overhead=0.01)
 PLAIN = replace(RUN[2], signals=(), audit=None)
 
 
-def test_the_headline_has_rise_peak_shape_alarm_and_cost_and_what_else_was_measured():
+def test_the_headline_has_rise_peak_shape_state_and_cost_and_what_else_was_measured():
     """One value of each signal, copies with their limits, and the overhead."""
     verdict, curve = PLAIN.verdict, PLAIN.curve
     expected = {name: getattr(verdict, name) for name in ("rise", "rise_low", "rise_high", "peak_sigma")}
     expected |= {"peak_score": max(curve.score.mean), "peak_accuracy": curve.peak_accuracy}
-    expected |= {"shape": -1.0, "alarm": 3.0, "seconds": 1.5, "forwards": 0.0}
+    expected |= {"shape": -1.0, "state": 3.0, "seconds": 1.5, "forwards": 0.0}
     assert headline(PLAIN) == {f"unimodal/{name}": value for name, value in expected.items()}
     expected |= {"normalized_gap": 0.3, "invariance": 0.4, "spread_auc": 0.6, "overhead": 0.01}
     expected |= {"copies": 0.07, "copies_low": 0.044, "copies_high": 0.105}
     assert headline(FULL, prefix="raw") == pytest.approx({f"raw/{name}": value for name, value in expected.items()})
-    assert set(STATE_CODES) == set(AlarmState)
+    states = [headline(replace(PLAIN, state=state))["unimodal/state"] for state in AlarmState]
+    assert states == [0.0, 1.0, 2.0, 3.0, 4.0]
 
 
 def test_scalars_are_the_headline_and_every_level_of_curve_and_signals():

@@ -9,6 +9,7 @@ from scipy.stats import ttest_rel
 from simulated import SIGMAS, simulated_check
 
 from unimodal_monitor.signals.gap import denoising_error, denoising_gap, fieller, normalized_gap
+from unimodal_monitor.stats.paired import adjusted_means
 
 
 def test_denoising_error_is_the_mean_square_of_each_image():
@@ -55,14 +56,15 @@ def test_the_limits_cover_the_normalized_gap_as_often_as_promised():
     """95 % of 1,200 experiments of a ratio of 0.3."""
     lead_EN = np.random.default_rng(0).normal(1.0, 0.5, size=(1200, 30))
     gap_EN = 0.3 * lead_EN + np.random.default_rng(1).normal(0, 0.3, size=(1200, 30))
-    limits = [fieller(gap_N, lead_N, confidence=0.95) for gap_N, lead_N in zip(gap_EN, lead_EN, strict=True)]
+    pairs = (adjusted_means(np.stack(pair)) for pair in zip(gap_EN, lead_EN, strict=True))
+    limits = [fieller(pair, confidence=0.95) for pair in pairs]
     assert 0.93 < np.mean([low <= 0.3 <= high for low, high in limits]) < 0.97
 
 
 def test_levels_at_which_the_memorizer_does_not_lead_are_left_out():
     """A denominator that may be zero has no limits."""
     top, bottom = np.random.default_rng(2).normal(1, 2, size=(2, 20))
-    assert fieller(top, bottom - bottom.mean() + 0.1, confidence=0.9) is None
+    assert fieller(adjusted_means(np.stack([top, bottom - bottom.mean() + 0.1])), confidence=0.9) is None
     case = simulated_check(gap=0.3)
     leads = torch.arange(9).unsqueeze(1) == 1
     found = normalized_gap(replace(case, memorizer_error=torch.where(leads, case.memorizer_error, case.heldout_error)))

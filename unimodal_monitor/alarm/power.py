@@ -9,7 +9,8 @@ from scipy.optimize import brentq
 from scipy.stats import nct, t
 
 from unimodal_monitor.alarm.alarm import Alarm, share_of_check
-from unimodal_monitor.alarm.rules import RiseLost
+from unimodal_monitor.alarm.losses import RiseLost
+from unimodal_monitor.alarm.rules import GapOpened
 from unimodal_monitor.stats.estimate import Curve
 from unimodal_monitor.stats.max_t import critical_value, low_end
 from unimodal_monitor.stats.verdict import MIN_RISE
@@ -17,6 +18,7 @@ from unimodal_monitor.stats.verdict import MIN_RISE
 RISES = (0.01, 0.02, 0.03, 0.04, 0.06, 0.10, 0.20)
 SPREAD = 0.45  # measured on CIFAR-10 with the ridge probe, as is `Plan.spread_when_lost`
 RULE, NUM_INTERIOR = RiseLost(), 6  # the levels it tests: between the low-noise end and the highest
+SHARE = (confirmed := GapOpened.confirmed()).share / len(confirmed.losses)  # of the alarm's significance
 WANTED_POWER = 0.8
 CONFIDENCE = 0.95  # of `judge`
 
@@ -56,7 +58,7 @@ class Plan:
     @property
     def alpha(self) -> float:
         """Type-I error at that check of each of the rule's two tests, see `RiseLost`."""
-        return Alarm.significance * share_of_check(self.middle, planned=self.num_checks) * RULE.share / 2
+        return Alarm.significance * share_of_check(self.middle, planned=self.num_checks) * SHARE / 2
 
 
 def power_table(num_images: int, plan: Plan, *, rises: Sequence[float] = RISES) -> list[PowerRow]:

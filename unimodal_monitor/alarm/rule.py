@@ -1,14 +1,18 @@
-"""The contract of a rule: what may raise the alarm. A test of one check against an earlier one."""
+"""The contract of a rule, which gives the alarm a state: a test of one check against earlier ones."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
 
+from unimodal_monitor.alarm.state import AlarmState
 from unimodal_monitor.signals.measured import Measured
+from unimodal_monitor.stats.estimate import Estimate
 from unimodal_monitor.stats.paired import p_value_all_below
+
+Record = Mapping[str, Any]  # of primitives, as a checkpoint keeps it
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,9 @@ class Reference:
         """Mean over the images."""
         return float(np.mean(self.values))
 
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> "Reference":
-        """From its fields as primitives."""
-        return cls(**{**record, "values": tuple(record["values"])})
+    def to_dict(self) -> Record:
+        """Primitives only; `Reference(**record)` reads them."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -37,26 +40,43 @@ class Finding:
     """What a rule found at one check."""
 
     triggered: bool  # what the rule tests for is significant
-    is_established: bool  # there is something to lose
-    reaches: bool  # this check alone would establish it
     sentence: str  # the evidence
-    note: str = ""  # what else is worth reporting while the rule is not triggered
-    reference: Reference | None = None  # what later checks are compared with
+    reference: Record | None = None  # what later checks are compared with
+    is_tested: bool = True  # whether this check has what the rule needs; its count is otherwise left as it is
+    is_ready: bool = True  # whether there is something to compare with
+    estimate: Estimate | None = None  # what was tested, for loggers and figures
+
+
+class Loss(Protocol):
+    """What may confirm a gap: a pure test of the features, whose false findings have at most the probability `alpha`.
+
+    >>> from unimodal_monitor import RiseLost
+    >>> RiseLost(lost_fraction=0.7).min_rise
+    0.005
+    """
+
+    def test(self, measured: Measured, reference: Record | None, *, number: int, step: int, alpha: float) -> Finding:
+        """Test one check, as `Rule.test` does."""
+        ...
 
 
 class Rule(Protocol):
-    """What may raise the alarm: a pure test, whose false triggers over a check have at most the probability `alpha`.
+    """What gives the alarm a state: a pure test, whose false triggers at a check have at most the probability `alpha`.
 
     >>> from unimodal_monitor import GapOpened
-    >>> GapOpened(min_gap=0.2).share
-    0.5
+    >>> GapOpened(min_gap=0.2).state.value, GapOpened().share
+    ('memorizing', 0.2)
     """
 
     @property
     def share(self) -> float:
         """Share of the alarm's significance, 0 to 1."""
 
-    def test(self, measured: Measured, reference: Reference | None, *, number: int, step: int, alpha: float) -> Finding:
+    @property
+    def state(self) -> AlarmState:
+        """State that the rule gives the alarm."""
+
+    def test(self, measured: Measured, reference: Record | None, *, number: int, step: int, alpha: float) -> Finding:
         """Test one check.
 
         Args:

@@ -70,11 +70,6 @@ class ProbeSet:
         """Whether there are no labels to fit a probe to."""
         return self.fit.labels is None and self.heldout.labels is None
 
-    @property
-    def has_images(self) -> bool:
-        """Whether they are images, (N, C, H, W), for which augmentations are known; for vectors none are."""
-        return self.heldout.images.ndim == 4
-
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all images and labels: checks of other images do not compare."""

@@ -21,7 +21,7 @@ def line(check: Check) -> str:
         peak = f"accuracy {100 * curve.peak_accuracy:5.1f} %"
     return (
         f"step {check.step:>7}  {curve.sparkline()}  {peak}  rise {100 * verdict.rise:+5.1f} %  "
-        f"{verdict.shape.value:<9}  {check.weights}  {check.seconds:5.1f} s  alarm {check.state.value}"
+        f"{verdict.shape.value:<9}  {check.weights}  {check.seconds:5.1f} s  {check.state.value}"
         f"{'  not verified' if check.caution else ''}"
     )
 
@@ -47,7 +47,8 @@ class ConsoleReporter:
             self.write(f"{self.name}  {check.audit.sentence()}")
         if check.state is not before:
             change = f"{before.value} -> {check.state.value}"
-            self.write(f"{self.name}  {change}: {check.evidence}; {verdict.shape.value}: {verdict.reason}")
+            curve = f"the curve is {verdict.shape.value}: {verdict.reason}"
+            self.write(f"{self.name}  {change}: {check.evidence}; {curve}. {check.state.advice}")
 
 
 def warn(message: str) -> None:

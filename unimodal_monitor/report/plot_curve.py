@@ -20,7 +20,7 @@ def plot_curve(check: Check, *, earlier: Sequence[Check] = ()) -> Figure:
     >>> plot_curve(check).get_suptitle()[:6]
     'step 0'
     """
-    title = f"step {check.step}: {check.verdict.shape.value}, alarm {check.state.value}\n{check.verdict.reason}"
+    title = f"step {check.step}: {check.verdict.shape.value}, {check.state.value}\n{check.verdict.reason}"
     figure = new_figure(9.5, 4.2, title=title, check=check)
     names = ("score",) if check.curve.accuracy is None else ("accuracy", "score")
     panels = figure.subplots(1, len(names), squeeze=False)[0]

@@ -11,8 +11,8 @@ from unimodal_monitor.report.style import INK, Figure, mark_alarm, new_figure
 from unimodal_monitor.stats.max_t import low_end
 from unimodal_monitor.stats.verdict import Shape
 
-KEY = {"unimodal; armed": style.GREEN, "monotone": style.AMBER, "undecided; warming up": style.PALE}
-KEY |= {"never unimodal": style.MUTED, "fading": style.ORANGE, "alarm raised": style.RED}
+KEY = {"unimodal; generalizing": style.GREEN, "monotone": style.AMBER, "undecided; warming up": style.PALE}
+KEY |= {"onset": style.ORANGE, "memorizing": style.RED, "copying": style.DARK}
 
 
 def plot_history(checks: Sequence[Check]) -> Figure:
@@ -32,7 +32,7 @@ def plot_history(checks: Sequence[Check]) -> Figure:
     for check, left, right in zip(checks, edges[:-1], edges[1:], strict=True):
         strip.axvspan(left, right, 0.5, 1, color=style.SHAPE_COLOURS[check.verdict.shape], linewidth=0)
         strip.axvspan(left, right, 0, 0.42, color=style.STATE_COLOURS[check.state], linewidth=0)
-    strip.set(yticks=[0.21, 0.75], yticklabels=["alarm", "shape"], ylim=(0, 1))
+    strip.set(yticks=[0.21, 0.75], yticklabels=["state", "shape"], ylim=(0, 1))
     strip.tick_params(axis="y", length=0, labelsize=8)
     strip.spines[:].set_visible(False)
     _draw_peak(peak, checks)

@@ -3,20 +3,18 @@
 import math
 from collections.abc import Mapping
 
-from unimodal_monitor.alarm.state import AlarmState
 from unimodal_monitor.check import Check
 from unimodal_monitor.stats.verdict import Shape
 
 SHAPE_CODES = {Shape.MONOTONE: -1.0, Shape.UNDECIDED: 0.0, Shape.UNIMODAL: 1.0}
-STATE_CODES = {AlarmState.NEVER_UNIMODAL: -1.0, AlarmState.WARMING_UP: 0.0, AlarmState.ARMED: 1.0}
-STATE_CODES |= {AlarmState.FADING: 2.0, AlarmState.RAISED: 3.0}
 
 
 def headline(check: Check, *, prefix: str = "unimodal") -> dict[str, float]:
     """The numbers worth monitoring, as `{prefix}/{name}`; what was not measured has no key.
 
-    Rises are shares of the curve's height at its low-noise end, sigmas are in data units, accuracies and copies from 0
-    to 1; overhead is seconds of checks per second of training. Each signal has its headline value under its name.
+    The state counts from 0, warming up, to 4, copying. Rises are shares of the curve's height at its low-noise end,
+    sigmas are in data units, accuracies and copies from 0 to 1; overhead is seconds of checks per second of training.
+    Each signal has its headline value under its name.
     """
     verdict = check.verdict
     copies = (None, None, None) if check.audit is None else (check.audit.fraction, *check.audit.interval)
@@ -26,7 +24,7 @@ def headline(check: Check, *, prefix: str = "unimodal") -> dict[str, float]:
         "peak_score": max(check.curve.score.mean),
         "peak_accuracy": check.curve.peak_accuracy,
         "shape": SHAPE_CODES[verdict.shape],
-        "alarm": STATE_CODES[check.state],
+        "state": float(check.state.rank),
         "seconds": check.seconds,
         "forwards": float(check.num_forwards),
         "overhead": check.overhead,

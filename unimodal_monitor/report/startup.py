@@ -34,9 +34,10 @@ def startup_line(plan: Plan, *, num_unreachable: int, seconds: float, max_overhe
         parts += [
             "the members' dataset augments at random, one view of each is measured: give members= without augmentation"
         ]
-    parts += [plan.shift] if plan.shift is not None else []
-    if not is_labelled and (plan.shift is not None or not plan.num_pairs):
-        parts += ["without labels the default alarm cannot be raised without a gap to trust"]
+    if plan.shift is not None:
+        parts += [f"{plan.shift}: only the growth of the members' advantage is tested, in which what is fixed cancels"]
+    if not plan.num_pairs:
+        parts += ["no members are compared with held-out images: memorization cannot be found"]
     cost = f"{plan.num_forwards:,} forwards a check, about {seconds:.0f} s"
     cost += f", at most {max_overhead:.1%} of the training's time" if max_overhead is not None else ""
     return "; ".join([*parts, cost])

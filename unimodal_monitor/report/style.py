@@ -13,10 +13,10 @@ else:
     Figure = Any  # Matplotlib is loaded with the first figure
 
 INK, MUTED, PALE, ACCENT = "#1f2933", "#9aa5b1", "#d9dee5", "#c2410c"
-GREEN, AMBER, ORANGE, RED = "#15803d", "#b45309", "#d97706", "#b91c1c"
+GREEN, AMBER, ORANGE, RED, DARK = "#15803d", "#b45309", "#d97706", "#b91c1c", "#4c0519"
 SHAPE_COLOURS = {Shape.UNIMODAL: GREEN, Shape.UNDECIDED: PALE, Shape.MONOTONE: AMBER}
-STATE_COLOURS = {AlarmState.WARMING_UP: PALE, AlarmState.NEVER_UNIMODAL: MUTED, AlarmState.ARMED: GREEN}
-STATE_COLOURS |= {AlarmState.FADING: ORANGE, AlarmState.RAISED: RED}
+STATE_COLOURS = {AlarmState.WARMING_UP: PALE, AlarmState.GENERALIZING: GREEN, AlarmState.ONSET: ORANGE}
+STATE_COLOURS |= {AlarmState.MEMORIZING: RED, AlarmState.COPYING: DARK}
 
 
 def new_figure(width: float, height: float, *, title: str | None = None, check: Check | None = None) -> Figure:
@@ -33,8 +33,8 @@ def new_figure(width: float, height: float, *, title: str | None = None, check: 
 
 
 def mark_alarm(axes: Any, checks: Sequence[Check], *, text: str = "") -> None:
-    """A line behind the data at the first check with a raised alarm, if there is one."""
-    step = next((check.step for check in checks if check.state is AlarmState.RAISED), None)
+    """A line behind the data at the first check that found memorizing or copying, if there is one."""
+    step = next((check.step for check in checks if check.state >= AlarmState.MEMORIZING), None)
     if step is not None:
         axes.axvline(step, color=RED, linewidth=1.1, zorder=0)
         axes.annotate(f" {text}", (step, 1), xycoords=("data", "axes fraction"), va="top", fontsize=8, color=RED)

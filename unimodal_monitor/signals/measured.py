@@ -30,6 +30,7 @@ class Measured:
     heldout_error: Tensor | None = None  # (K, P) mean squared denoising error, in squared data units
     members_error: Tensor | None = None  # (K, P)
     memorizer_error: Tensor | None = None  # (K, P) of the closed-form memorizer on the same noised members
+    covariates: Tensor | None = None  # (P, S) image statistics of each member less its partner's; None for vectors
     heldout_spread: Tensor | None = None  # (K, P) standard deviation of all that the judged layer puts out for an image
     members_spread: Tensor | None = None  # (K, P)
     invariance: Tensor | None = None  # (K, V) jackknife pseudo-values of 1 - ICR
@@ -49,6 +50,14 @@ class Measured:
         if values_KM is None:
             raise ValueError(f"without labels the invariance is judged: {self.missing.get('invariance')}")
         return values_KM.numpy()
+
+    @property
+    def why_no_gap(self) -> str | None:
+        """Why members and held-out images cannot be compared; None where they can."""
+        if self.members_error is None or self.heldout_error is None:
+            return self.missing.get("denoising_gap", "their errors were not measured")
+        is_finite = bool(self.members_error.isfinite().all() and self.heldout_error.isfinite().all())
+        return None if is_finite else "their errors are not finite"
 
     def without_errors(self, reason: str | None) -> "Measured":
         """The same without the denoising errors if a reason is given: no gap is then measured."""
