@@ -90,7 +90,8 @@ def image_statistics(images: Tensor) -> dict[str, Tensor]:
     >>> {name: value.item() for name, value in image_statistics(torch.tensor([[1.0, 2.0, 3.0]])).items()}
     {'mean': 2.0, 'std': 1.0}
     """
-    parts = [_statistics(part) for part in images.split(max(1, CHUNK_SIZE // images[0].numel()))]
+    size = max(1, CHUNK_SIZE // images[0].numel())
+    parts = [_statistics(images[start : start + size]) for start in range(0, len(images), size)]
     return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
 
 
