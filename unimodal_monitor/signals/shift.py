@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.stats import ttest_ind_from_stats  # ttest_ind with a floor under the deviation of constant images
 from torch import Tensor
 
@@ -11,7 +12,20 @@ WORDS = {
     "mean": ("brighter", "darker"),
     "std": ("richer in contrast", "poorer in contrast"),
     "sharpness": ("sharper", "more blurred"),
+    "top less bottom": ("brighter at the top", "darker at the top"),
+    "log fine noise": ("noisier", "smoother"),
+    "log colour noise": ("noisier in colour", "smoother in colour"),
+    "log number of values": ("more finely quantized", "more coarsely quantized"),
 }
+NUM_STEPS = 1024
+"""Steps between an image's darkest and brightest value in which values are counted: 8-bit values stay apart, while
+differences of float arithmetic or of half precision are not counted."""
+SMOOTHEST = 0.05
+"""Share of an image, its smoothest part, by which fine noise is judged: there the content does not hide it."""
+FLOOR = 0.005
+"""Added to differences before the logarithm, in model units: about one step of 8 bits if the values span -1 to 1."""
+CHUNK_SIZE = 2**22
+"""Numbers that are handled at a time."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +77,80 @@ def find_shift(
 def image_statistics(images: Tensor) -> dict[str, Tensor]:
     """(N,) statistics of each image by name.
 
-    Images (N, C, H, W) have a tint, the channel's mean less the image's, and a sharpness, the mean absolute difference
-    of horizontal neighbours.
+    Vectors (N, D) have a mean and a standard deviation. Images (N, C, H, W) of more than one channel also have a tint,
+    the channel's mean less the image's, and those of at least 3 pixels a side:
+
+    - sharpness: mean absolute difference of horizontal neighbours;
+    - top less bottom: mean of the upper half less that of the lower half, which a vertical flip reverses;
+    - log fine noise: log of the mixed second differences in the smoothest part of the image, see `fine_noise`;
+    - log colour noise: log of the mean absolute mixed second difference of the differences between neighbouring
+      channels, in which natural images hardly vary;
+    - log number of values: log of the number of distinct values, see `number_of_values`.
+
+    >>> {name: value.item() for name, value in image_statistics(torch.tensor([[1.0, 2.0, 3.0]])).items()}
+    {'mean': 2.0, 'std': 1.0}
     """
+    size = max(1, CHUNK_SIZE // images[0].numel())
+    parts = [_statistics(images[start : start + size]) for start in range(0, len(images), size)]
+    return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+
+
+def _statistics(images: Tensor) -> dict[str, Tensor]:
+    """The statistics of as many images as fit into memory, on the images' device."""
     flat = images.flatten(1).double()
     statistics = {"mean": flat.mean(1)}
     if flat.shape[1] > 1:
         statistics["std"] = flat.std(1)
-    if images.ndim == 4 and images.shape[1] > 1:
-        channels = images.flatten(2).mean(2, dtype=torch.float64)
+    if images.ndim != 4:
+        return statistics
+    pixels, (num_channels, height, width) = images.float(), images.shape[1:]
+    if num_channels > 1:
+        channels = pixels.flatten(2).mean(2, dtype=torch.float64)
         tints = (channels - channels.mean(1, keepdim=True)).unbind(1)
         statistics |= {f"tint of channel {number}": tint for number, tint in enumerate(tints)}
-    if images.ndim == 4 and images.shape[3] > 1:
-        statistics["sharpness"] = images.diff(dim=3).abs().flatten(1).mean(1, dtype=torch.float64)
-    return {name: values.cpu() for name, values in statistics.items()}
+    if width > 1:
+        statistics["sharpness"] = _mean(pixels.diff(dim=3).abs())
+    if min(height, width) >= 3:
+        half = height // 2
+        statistics["top less bottom"] = _mean(pixels[:, :, :half]) - _mean(pixels[:, :, -half:])
+        statistics["log fine noise"] = fine_noise(pixels)
+        if num_channels > 1:
+            colour_noise = _mean(_mixed_differences(pixels.diff(dim=1)))
+            statistics["log colour noise"] = (colour_noise + FLOOR).log()
+        statistics["log number of values"] = number_of_values(pixels)
+    return statistics
+
+
+def fine_noise(images: Tensor) -> Tensor:
+    """(N,) log of a low quantile of the absolute mixed second differences of (N, C, H, W) images.
+
+    The difference a - b - c + d of four neighbours is 0 on edges along an axis and on slopes. It is averaged over
+    channels and 2 x 2 positions; the quantile is that of the image's smoothest part.
+
+    Source: Immerkaer 1996, Fast noise variance estimation, whose mask is made of such differences.
+    """
+    rough = F.avg_pool2d(_mixed_differences(images).mean(1, keepdim=True), 2, stride=1).flatten(1)
+    number = max(1, int(SMOOTHEST * rough.shape[1]))
+    return (rough.kthvalue(number, dim=1).values.double() + FLOOR).log()
+
+
+def number_of_values(images: Tensor) -> Tensor:
+    """(N,) log of the number of distinct values of each image: at most log 32 for 5 bits, 0 for a constant image.
+
+    Values within one of NUM_STEPS equal steps from the image's lowest to its highest value are one.
+    """
+    flat = images.flatten(1)
+    low, high = flat.aminmax(dim=1, keepdim=True)
+    steps = ((flat - low) / (high - low) * (NUM_STEPS - 1)).nan_to_num(0, 0, 0)  # of constant images: 0 / 0
+    occurs = torch.zeros(len(flat), NUM_STEPS, dtype=torch.bool, device=flat.device)
+    return occurs.scatter_(1, steps.round().long(), True).sum(1).double().log()
+
+
+def _mixed_differences(images: Tensor) -> Tensor:
+    """(N, C, H - 1, W - 1) absolute differences along both axes."""
+    return images.diff(dim=2).diff(dim=3).abs()
+
+
+def _mean(values: Tensor) -> Tensor:
+    """(N,) means in double precision."""
+    return values.flatten(1).mean(1, dtype=torch.float64)
