@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from unimodal_monitor.alarm.alarm import Alarm, AlarmMemory
+from unimodal_monitor.alarm.forecast import expected_copies
 from unimodal_monitor.alarm.state import AlarmState
 from unimodal_monitor.copies.audit import Audit
 from unimodal_monitor.signals.growth import is_trained
@@ -24,7 +25,7 @@ class Check:
     >>> from unimodal_monitor import Monitor
     >>> check = Monitor(net, probe_set, layer="blocks.1", reporters=()).check(0)
     >>> check.state.value, [signal.name for signal in check.signals]
-    ('warming up', ['normalized_gap', 'denoising_gap', 'invariance', 'spread_auc'])
+    ('warming up', ['normalized_gap', 'denoising_gap', 'invariance', 'spread_auc', 'copies_expected'])
     >>> Check.from_dict(check.to_dict()) == check
     True
 
@@ -134,6 +135,11 @@ def judge_check(
     if step > 0 or is_trained(measured):
         found, evidence, of_rules = alarm.update(memory, measured, step=step)
         estimates |= {estimate.name: estimate for estimate in of_rules}
+    gap = estimates.get("normalized_gap")
+    if gap is not None and gap.headline is not None and not gap.note:
+        share, low, high = expected_copies(gap.headline.value)
+        label, sigmas = "copies expected (share of samples)", (gap.headline.sigma,)
+        estimates["copies_expected"] = Estimate("copies_expected", label, sigmas, (share,), (low,), (high,))
     known = tuple(estimates.values())
     return Check(step, curves, verdict, found.state, evidence, signals=known, missing=missing, measured=measured), found
 

@@ -2,10 +2,12 @@
 
 import io
 import sys
+from dataclasses import replace
 
 import pytest
-from simulated_checks import AUDIT, RUN, without_labels
+from simulated_checks import AUDIT, RUN, simulated_signal, without_labels
 
+from unimodal_monitor import AlarmState
 from unimodal_monitor.report.console import ConsoleReporter, line, progress_bar
 
 FIRST, HEALTHY, ALARM = RUN
@@ -54,3 +56,19 @@ def test_nothing_is_written_of_a_quick_check_or_without_a_terminal(monkeypatch, 
     with progress_bar("check", total=64, **options) as advance:
         advance(64)
     assert written.getvalue() == ""
+
+
+def test_a_forecast_follows_a_state_that_is_worse_than_generalizing():
+    """In steps, where the gap has grown enough since an earlier check."""
+    gaps = ((100, AlarmState.GENERALIZING, 0.05), (200, AlarmState.GENERALIZING, 0.12), (300, AlarmState.ONSET, 0.4))
+    history = [
+        replace(HEALTHY, step=step, state=state, signals=(simulated_signal("normalized_gap", "gap", gap),))
+        for step, state, gap in gaps
+    ]
+    lines = []
+    ConsoleReporter(lines.append).report(history, {})
+    assert lines[-1].startswith("unimodal  1 % of copies expected between ")
+    assert lines[-1].endswith(" steps (rough, from 3 runs); you are at 300")
+    lines.clear()
+    ConsoleReporter(lines.append).report(history[:2], {})
+    assert len(lines) == 1

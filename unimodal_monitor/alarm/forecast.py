@@ -45,11 +45,11 @@ class Forecast:
     seen: float  # up to now; 0 for a run that has not begun
     expected: float
 
-    def sentence(self) -> str:
-        """The limits, and where the run is."""
+    def sentence(self, unit: str = "images seen") -> str:
+        """The limits, and where the run is; in steps, say, where those were counted in place of images."""
         if 0 < self.seen >= self.expected:
-            return f"1 % of copies expected by now, at {_amount(self.seen)} images seen (rough, from {NUM_RUNS} runs)"
-        limits = f"between {_amount(self.low)} and {_amount(self.high)} images seen (rough, from {NUM_RUNS} runs)"
+            return f"1 % of copies expected by now, at {_amount(self.seen)} {unit} (rough, from {NUM_RUNS} runs)"
+        limits = f"between {_amount(self.low)} and {_amount(self.high)} {unit} (rough, from {NUM_RUNS} runs)"
         return f"1 % of copies expected {limits}" + (f"; you are at {_amount(self.seen)}" if self.seen else "")
 
 

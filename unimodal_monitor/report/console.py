@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from unimodal_monitor.alarm.forecast import Forecast, forecast
 from unimodal_monitor.alarm.state import AlarmState
 from unimodal_monitor.check import Check
 
@@ -49,6 +50,18 @@ class ConsoleReporter:
             change = f"{before.value} -> {check.state.value}"
             curve = f"the curve is {verdict.shape.value}: {verdict.reason}"
             self.write(f"{self.name}  {change}: {check.evidence}; {curve}. {check.state.advice}")
+            if check.state > AlarmState.GENERALIZING and (expected := forecast_of(history)) is not None:
+                self.write(f"{self.name}  {expected.sentence('steps')}")
+
+
+def forecast_of(history: Sequence[Check]) -> Forecast | None:
+    """When copies are to be expected, in steps, from the normalized gaps so far."""
+    gaps = [(check.step, found.headline) for check in history if (found := check.signal("normalized_gap"))]
+    rows = [(step, best.value, best.low) for step, best in gaps if best is not None]
+    if not rows:
+        return None
+    steps, values, lows = zip(*rows, strict=True)
+    return forecast(steps, values, lows=lows)
 
 
 def warn(message: str) -> None:
