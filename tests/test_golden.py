@@ -64,7 +64,7 @@ def assert_same_check(check, plan, wanted, run):
 def assert_same_signals(check, wanted):
     """The normalized gap has Fieller's limits in place of a bootstrap's: half a standard error may lie between."""
     gap, normalized = wanted["gap"], wanted["gap"]["normalized"]
-    plain = replace(check.measured, covariates=None)  # the record knew no adjustment
+    plain = replace(check.measured, members_covariates=None)  # the record knew no adjustment
     assert denoising_gap(plain).value == pytest.approx(gap["gap_K"], **SAME)
     found = normalized_gap(plain)
     assert [check.curve.sigmas[level] for level in normalized["levels_L"]] == list(found.sigmas)

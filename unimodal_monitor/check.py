@@ -24,8 +24,8 @@ class Check:
 
     >>> from unimodal_monitor import Monitor
     >>> check = Monitor(net, probe_set, layer="blocks.1", reporters=()).check(0)
-    >>> check.state.value, [signal.name for signal in check.signals]
-    ('warming up', ['normalized_gap', 'denoising_gap', 'invariance', 'spread_auc', 'copies_expected'])
+    >>> check.state.value, [signal.name for signal in check.signals][:3]
+    ('warming up', ['normalized_gap', 'denoising_gap', 'invariance'])
     >>> Check.from_dict(check.to_dict()) == check
     True
 

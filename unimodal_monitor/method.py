@@ -30,7 +30,7 @@ from unimodal_monitor.forward.hooks import Capture, capture
 from unimodal_monitor.forward.noise import unit_noise
 from unimodal_monitor.probes.base import Classifier, Probe
 from unimodal_monitor.signals.gap import denoising_error
-from unimodal_monitor.signals.growth import differences
+from unimodal_monitor.signals.growth import image_covariates
 from unimodal_monitor.signals.invariance import invariance_values
 from unimodal_monitor.signals.measured import Measured
 from unimodal_monitor.signals.shift import find_shift
@@ -75,7 +75,7 @@ class Plan:
     passes: Mapping[str, Pass]  # by role
     num_pairs: int  # members with a held-out partner, P
     memorizer_error: Tensor | None  # (K, P) errors of the closed-form memorizer on the noised members
-    covariates: Tensor | None  # (P, S) image statistics of each member less its partner's
+    covariates: tuple[Tensor | None, ...]  # (P, S) image statistics of the members, and of their partners
     shift: str | None  # sentence: how held-out images differ from members, so that the gap cannot be trusted
     missing: Mapping[str, str]  # why a signal cannot be measured, by its name
 
@@ -105,7 +105,7 @@ def plan_check(
     device: torch.device = CPU,
 ) -> Plan:
     """The passes of every check of a run; with labels and without pairs, only the probe is fitted and scored."""
-    heldout, members, fit = probe_set.heldout, probe_set.members.images, probe_set.fit
+    heldout, members, fit, all_of = probe_set.heldout, probe_set.members.images, probe_set.fit, torch.arange
     is_labelled = not probe_set.is_unlabelled and probe_set.num_classes > 0  # an error if only one role has labels
     rows = torch.from_numpy(balanced_rows(heldout.labels, len(heldout), len(heldout), seed=seed))
     most = min(int(PAIRED_SHARE * (len(fit) + len(rows))), max(1, len(rows) // 4))
@@ -120,7 +120,7 @@ def plan_check(
     num_pairs = num_pairs if num_pairs >= min_images else 0
     paired = paired if len(paired) >= min_images else paired[:0]
     views, rest = another_view(heldout.images[paired], seed=seed, indices=paired.tolist()), rows[len(paired) :]
-    all_of, shift = torch.arange, find_shift(members, heldout.images) if num_pairs else None
+    described = shift.describe() if num_pairs and (shift := find_shift(members, heldout.images)) else None
     passes = {
         "paired": Pass(heldout.images, paired, paired, heldout.labels, to_output=num_pairs > 0),
         "members": Pass(members, all_of(num_pairs), paired[:num_pairs], to_output=True),
@@ -130,9 +130,8 @@ def plan_check(
         passes["fit"] = Pass(fit.images, all_of(len(fit)), all_of(len(fit)), fit.labels)
         passes["heldout"] = Pass(heldout.images, rest, rest, heldout.labels)
     needed = {role: run for role, run in passes.items() if len(run.rows)}
-    described = None if shift is None else shift.describe()
     error = _memorizer_error(passes["members"], device, sigmas, seed) if num_pairs else None
-    covariates = differences(members[:num_pairs], heldout.images[paired[:num_pairs]]) if num_pairs else None
+    covariates = tuple(map(image_covariates, (members[:num_pairs], heldout.images[paired[:num_pairs]])))
     return Plan(probe_set, layers, sigmas, seed, probe, needed, num_pairs, error, covariates, described, missing)
 
 
@@ -227,7 +226,8 @@ def _numbers(batch: Batch, plan: Plan, classifiers: Mapping[str, Classifier]) ->
 
 def _measured(whole: Mapping[tuple[str, str], Tensor], plan: Plan) -> Measured:
     """The numbers of all ranks as one record; scores in the order of the probe set."""
-    numbers: dict[str, Any] = {"missing": dict(plan.missing)}
+    numbers: dict[str, Any] = dict(zip(("members_covariates", "heldout_covariates"), plan.covariates, strict=True))
+    numbers["missing"] = dict(plan.missing)
     scored = [role for role in ("paired", "heldout") if role in plan.passes and "fit" in plan.passes]
     if scored:
         order = torch.cat([plan.passes[role].noise_ids for role in scored]).argsort()
@@ -246,5 +246,5 @@ def _measured(whole: Mapping[tuple[str, str], Tensor], plan: Plan) -> Measured:
             numbers["missing"]["invariance"] = str(error)
     return Measured(
         plan.sigmas, plan.probe_set.std, plan.layers, plan.probe.score_name,
-        memorizer_error=plan.memorizer_error, covariates=plan.covariates, shift=plan.shift, **numbers,
+        memorizer_error=plan.memorizer_error, shift=plan.shift, **numbers,
     )  # fmt: skip

@@ -84,7 +84,8 @@ def test_no_growth_is_called_growth_as_seldom_as_promised():
         for slope in (0.2, 0.5):  # the network learns smooth images first
             check = simulated_check(gap=0.0, num_images=2, num_pairs=60, seed=generator.integers(10**9))
             harder = torch.exp(-slope * statistics[:, 0])
-            checks.append(replace(check, members_error=check.members_error * harder, covariates=statistics))
+            known = {"members_covariates": statistics, "heldout_covariates": torch.zeros_like(statistics)}
+            checks.append(replace(check, members_error=check.members_error * harder, **known))
         return last_finding(AdvantageGrew(0.0), *checks, alpha=0.4).triggered
 
     # only one of four references can trigger: a quarter of alpha is spent
@@ -98,9 +99,10 @@ def test_members_with_other_statistics_are_no_members_of_another_kind(shift):
     statistics = torch.from_numpy(shift + generator.standard_normal((500, 4)))
     first, last = (simulated_check(gap=0.0, num_images=2, num_pairs=500, seed=seed) for seed in (1, 2))
     last = replace(last, members_error=last.members_error * torch.exp(-0.5 * np.sign(shift) * statistics[:, 0]))
+    covariates = {"members_covariates": statistics, "heldout_covariates": torch.zeros_like(statistics)}
     plain, adjusted = (
-        last_finding(AdvantageGrew(0.0), first, replace(last, covariates=covariates), alpha=1e-3).triggered
-        for covariates in (None, statistics)
+        last_finding(AdvantageGrew(0.0), first, replace(last, **known), alpha=1e-3).triggered
+        for known in ({}, covariates)
     )
     assert (plain, adjusted) == (True, False)
 

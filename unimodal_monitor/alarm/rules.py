@@ -140,8 +140,7 @@ class GapOpened:
         is_tested = not lost or any(found.is_tested for found in lost)
         heldout_KP, members_KP, memorizer_KP = (error.numpy() for error in errors if error is not None)
         beyond_KP = (1 - self.min_gap) * heldout_KP + self.min_gap * memorizer_KP - members_KP
-        covariates = None if measured.covariates is None else measured.covariates.numpy()
-        is_over_K = adjusted_means(beyond_KP, covariates).lower(alpha / len(beyond_KP)) > 0
+        is_over_K = adjusted_means(beyond_KP, measured.covariates).lower(alpha / len(beyond_KP)) > 0
         is_high_K = (measured.sigmas > LOW_LEVEL * measured.data_std).numpy()
         is_open = bool(is_over_K.sum() >= 2 and (is_over_K & is_high_K).any())
         estimate = normalized_gap(measured)

@@ -26,7 +26,7 @@ def denoising_gap(measured: Measured, *, confidence: float = 0.95) -> Estimate |
     if measured.heldout_error is None or measured.members_error is None:
         return None
     gap_KP = finite_array("denoising_gap", measured.heldout_error - measured.members_error)
-    found, error = adjusted_means(gap_KP, _covariates(measured)), (1 - confidence) / 2
+    found, error = adjusted_means(gap_KP, measured.covariates), (1 - confidence) / 2
     rows = measured.sigmas, found.mean, found.lower(error), found.upper(error)
     sigmas, value, low, high = (tuple(map(float, row)) for row in rows)
     label = "denoising gap (held-out - members)"
@@ -44,17 +44,13 @@ def normalized_gap(measured: Measured, *, confidence: float = 0.95) -> Estimate 
     heldout_KN, members_KN, memorizer_KN = (finite_array("denoising error", error_KN) for error_KN in errors)
     gap_KN, lead_KN, rows = heldout_KN - members_KN, heldout_KN - memorizer_KN, []
     for sigma, gap_N, lead_N in zip(measured.sigmas.tolist(), gap_KN, lead_KN, strict=True):
-        found = adjusted_means(np.stack([gap_N, lead_N]), _covariates(measured))
+        found = adjusted_means(np.stack([gap_N, lead_N]), measured.covariates)
         limits = fieller(found, confidence=confidence)
         if limits is not None and found.mean[1] > MIN_LEAD * found.errors[1]:
             rows.append((sigma, float(found.mean[0] / found.mean[1]), *limits))
     sigmas, value, low, high = zip(*rows, strict=True) if rows else ((),) * 4
     label = "normalized gap (1: memorizer)"
     return Estimate("normalized_gap", label, sigmas, value, low, high, neutral=0.0, note=measured.shift or "")
-
-
-def _covariates(measured: Measured) -> np.ndarray | None:
-    return None if measured.covariates is None else measured.covariates.numpy()
 
 
 def fieller(pair: AdjustedMeans, *, confidence: float) -> tuple[float, float] | None:

@@ -30,10 +30,7 @@ def advantage(measured: Measured, *, step: int) -> Advantage | None:
     """The members' advantage pair by pair, at the levels of `LEVELS`; None where the errors were not measured."""
     if measured.why_no_gap is not None or measured.members_error is None or measured.heldout_error is None:
         return None
-    low, high = (factor * measured.data_std for factor in LEVELS)
-    is_used = (measured.sigmas >= low) & (measured.sigmas <= high)
-    if not is_used.any():
-        is_used = torch.ones_like(is_used)
+    is_used = telling_levels(measured)
     members, heldout = (
         np.log(np.maximum(error_KP[is_used].numpy(), 1e-30))
         for error_KP in (measured.members_error, measured.heldout_error)
@@ -41,7 +38,16 @@ def advantage(measured: Measured, *, step: int) -> Advantage | None:
     return Advantage(step, tuple(measured.sigmas[is_used].tolist()), heldout - members)
 
 
-def growth(now: Advantage, before: Advantage, covariates_PS: Tensor | None) -> tuple[tuple[float, ...], AdjustedMeans]:
+def telling_levels(measured: Measured) -> Tensor:
+    """(K,) whether a level is one of `LEVELS`; all of them, if none is."""
+    low, high = (factor * measured.data_std for factor in LEVELS)
+    is_used = (measured.sigmas >= low) & (measured.sigmas <= high)
+    return is_used if bool(is_used.any()) else torch.ones_like(is_used)
+
+
+def growth(
+    now: Advantage, before: Advantage, covariates_PS: np.ndarray | None
+) -> tuple[tuple[float, ...], AdjustedMeans]:
     """Growth of the advantage between two checks of the same images and noise, at the levels of both.
 
     Difference in differences: what is fixed, such as images of another difficulty, cancels image by image; what is left
@@ -50,7 +56,7 @@ def growth(now: Advantage, before: Advantage, covariates_PS: Tensor | None) -> t
     """
     sigmas = tuple(sigma for sigma in now.sigmas if sigma in before.sigmas)
     values = [now.values[now.sigmas.index(sigma)] - before.values[before.sigmas.index(sigma)] for sigma in sigmas]
-    return sigmas, adjusted_means(np.array(values), None if covariates_PS is None else covariates_PS.numpy())
+    return sigmas, adjusted_means(np.array(values), covariates_PS)
 
 
 def growth_estimate(sigmas: Sequence[float], found: AdjustedMeans, *, step: int) -> Estimate:
@@ -72,18 +78,12 @@ def is_trained(measured: Measured) -> bool:
     return bool((share_K < TRAINED).any())
 
 
-def differences(members: Tensor, heldout: Tensor) -> Tensor | None:
-    """(P, 4) image statistics of each member less those of its partner; None for vectors."""
-    own, other = image_covariates(members), image_covariates(heldout)
-    return None if own is None or other is None else own - other
-
-
 def image_covariates(images: Tensor) -> Tensor | None:
     """(N, 4) log total variation, log Laplacian energy, log standard deviation and mean of images (N, C, ...).
 
     They explain most of how hard an image is to denoise; of vectors (N, D) none are known.
     """
-    if images.ndim < 3:
+    if images.ndim < 3 or len(images) == 0:
         return None
     pixels, axes = images.double(), range(2, images.ndim)
     variation = sum(pixels.diff(dim=axis).abs().flatten(1).mean(1) for axis in axes if images.shape[axis] > 1)

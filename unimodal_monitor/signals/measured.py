@@ -30,7 +30,8 @@ class Measured:
     heldout_error: Tensor | None = None  # (K, P) mean squared denoising error, in squared data units
     members_error: Tensor | None = None  # (K, P)
     memorizer_error: Tensor | None = None  # (K, P) of the closed-form memorizer on the same noised members
-    covariates: Tensor | None = None  # (P, S) image statistics of each member less its partner's; None for vectors
+    heldout_covariates: Tensor | None = None  # (P, S) image statistics; None for vectors
+    members_covariates: Tensor | None = None  # (P, S)
     heldout_spread: Tensor | None = None  # (K, P) standard deviation of all that the judged layer puts out for an image
     members_spread: Tensor | None = None  # (K, P)
     invariance: Tensor | None = None  # (K, V) jackknife pseudo-values of 1 - ICR
@@ -50,6 +51,13 @@ class Measured:
         if values_KM is None:
             raise ValueError(f"without labels the invariance is judged: {self.missing.get('invariance')}")
         return values_KM.numpy()
+
+    @property
+    def covariates(self) -> np.ndarray | None:
+        """(P, S) image statistics of each member less its partner's."""
+        if self.members_covariates is None or self.heldout_covariates is None:
+            return None
+        return (self.members_covariates - self.heldout_covariates).numpy()
 
     @property
     def why_no_gap(self) -> str | None:

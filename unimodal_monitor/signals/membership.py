@@ -1,12 +1,17 @@
 """Membership: how well the denoising error of an image tells whether it is a member."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from scipy.stats import binomtest
 from torch import Tensor
 
+from unimodal_monitor.signals.growth import telling_levels
+from unimodal_monitor.signals.measured import Measured
 from unimodal_monitor.signals.spread import auc_interval, delong
-from unimodal_monitor.stats.estimate import finite_array
+from unimodal_monitor.stats.estimate import Estimate, finite_array
 
 FALSE_POSITIVE_RATE = 0.01
 MIN_HELDOUT = 100
@@ -25,6 +30,44 @@ class Membership:
     auroc_high: float
     tpr_at_1_percent: float | None  # members above all but 1 % of the held-out images; None with too few of those
     share_told_apart: float | None  # members with a conformal p-value below 0.01; None with too few held-out images
+
+
+def membership_auc(measured: Measured) -> Estimate | None:
+    """AUROC of members against held-out images, level by level."""
+    rows = [(sigma, found.auroc, found.auroc_low, found.auroc_high) for sigma, found in _by_level(measured)]
+    return _estimate("membership_auc", "AUC of membership", rows, neutral=0.5)
+
+
+def members_told_apart(measured: Measured) -> Estimate | None:
+    """Share of the members that are told from held-out images, level by level, with exact 95 % limits."""
+    rows = []
+    for sigma, found in _by_level(measured):
+        if (share := found.share_told_apart) is not None and measured.members_error is not None:
+            num = measured.members_error.shape[1]
+            limits = binomtest(round(share * num), num).proportion_ci()
+            rows.append((sigma, share, limits.low, limits.high))
+    return _estimate("members_told_apart", "members told apart (share)", rows, neutral=0.0)
+
+
+def _estimate(name: str, label: str, rows: Sequence[tuple[float, ...]], *, neutral: float) -> Estimate | None:
+    sigmas, value, low, high = zip(*rows, strict=True) if rows else ((),) * 4
+    return Estimate(name, label, sigmas, value, low, high, neutral=neutral) if rows else None
+
+
+def _by_level(measured: Measured) -> Iterator[tuple[float, Membership]]:
+    """At the levels that tell members apart, where the errors were measured."""
+    if measured.members_error is None or measured.heldout_error is None:
+        return
+    none = torch.zeros(measured.members_error.shape[1], 0)
+    covariates = measured.members_covariates, measured.heldout_covariates
+    members_PS, heldout_PS = (none if values is None else values for values in covariates)
+    for level in telling_levels(measured).nonzero()[:, 0].tolist():
+        both = measured.members_error, measured.heldout_error
+        members_1P, heldout_1P = (error_KP[level : level + 1].clamp_min(1e-30) for error_KP in both)
+        yield (
+            float(measured.sigmas[level]),
+            membership(members_1P, heldout_1P, members_covariates_PS=members_PS, heldout_covariates_QS=heldout_PS),
+        )
 
 
 def membership(
