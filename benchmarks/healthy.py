@@ -14,12 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from former_alarm import LossAlone
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from unimodal_monitor import Alarm, AlarmState, EDMDenoiser, Monitor, ProbeSet, RiseLost
 from unimodal_monitor.alarm.alarm import AlarmMemory
-from unimodal_monitor.alarm.rule import Finding
 from unimodal_monitor.theory.mlp import MLPDenoiser
 from unimodal_monitor.theory.molrg import MoLRG
 
@@ -55,17 +55,6 @@ JOBS = (
 
 
 @dataclass(frozen=True)
-class CurveAlone:
-    """The alarm of earlier versions: the loss of an established rise is enough."""
-
-    share: float = 0.5
-    state: AlarmState = AlarmState.MEMORIZING
-
-    def test(self, measured, reference, *, number: int, step: int, alpha: float) -> Finding:
-        return RiseLost().test(measured, reference, number=number, step=step, alpha=alpha)
-
-
-@dataclass(frozen=True)
 class Result:
     """The states of one run, the largest growth and gap that were measured, and the states of the curve alone."""
 
@@ -86,7 +75,7 @@ def run(job: Job, *, steps: int, seed: int) -> Result:
     probe_set = ProbeSet.from_datasets(members, heldout)
     monitor = Monitor(EDMDenoiser(watched), probe_set, layer="blocks.1", reporters=(), copy_audit=None)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.0)
-    old, old_memory, former = Alarm(rules=(CurveAlone(),), planned_checks=50), AlarmMemory(), []
+    old, old_memory, former = Alarm(rules=(LossAlone(RiseLost()),), planned_checks=50), AlarmMemory(), []
     order = torch.randperm(steps // 10, generator=torch.Generator().manual_seed(seed)).tolist()
     once = dict(zip(order, torch.split(members[0], -(-NUM_MEMBERS // len(order))), strict=False))
     for step in range(1, steps + 1):

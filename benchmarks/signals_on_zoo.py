@@ -38,12 +38,12 @@ NUM_STEPS = 18
 """Steps of the sampler with which the copies were counted."""
 ALPHA = 0.0005
 """Type-I error of each test at one check: that of an alarm at 5 % with 50 planned checks."""
-ALARMS = {"alarm": Alarm(), "alarm without labels": Alarm.without_labels()}
+ALARMS = {"alarm": Alarm()}
 RULES = {
     "rise": RiseLost(),
-    "peak": PeakFell(min_gap=None),
-    "normalized_gap": GapOpened(),
-    "invariance": PeakFell("invariance", min_fall=0.005, min_gap=None),
+    "peak": PeakFell(),
+    "normalized_gap": GapOpened(0.1),
+    "invariance": PeakFell("invariance", min_fall=0.005),
 }
 
 
@@ -84,7 +84,7 @@ def follow(run: list[Checkpoint], args: argparse.Namespace) -> list[dict]:
         (curve,) = curves_of(measured)
         verdict, significant = judge(curve), {}
         for name, alarm in ALARMS.items():
-            memories[name], _ = alarm.update(memories[name], measured, verdict, step=checkpoint.step)
+            memories[name] = alarm.update(memories[name], measured, step=checkpoint.step)[0]
         for name, rule in RULES.items():
             found = rule.test(measured, references[name], number=number, step=checkpoint.step, alpha=ALPHA)
             references[name], significant[name] = found.reference, found.triggered
@@ -158,7 +158,7 @@ def auroc(rows: list[dict], value: Callable[[dict], float]) -> float:
 def print_alarms(runs: list[list[dict]]) -> None:
     print("\n| alarm | first raised, 256 members | 1,024 members | 49,152 members |\n|---|---|---|---|")
     for name in ALARMS:
-        firsts = [first_seen(run, lambda row, name=name: row[name] is AlarmState.RAISED) for run in runs]
+        firsts = [first_seen(run, lambda row, name=name: row[name] is AlarmState.MEMORIZING) for run in runs]
         print(f"| {name} | {' | '.join(firsts)} |")
     num_samples = runs[0][0]["checkpoint"].num_samples
     num_forwards = num_samples * heun_forwards(karras_sigmas(NUM_STEPS))

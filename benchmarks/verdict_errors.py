@@ -1,4 +1,6 @@
-"""Type-I error and power of the alarm over whole simulated runs of 50 checks, beside naive rules.
+"""Type-I error and power of the features' losses, each as an alarm alone, over simulated runs, beside naive rules.
+
+Runs are of 50 checks.
 
     python benchmarks/verdict_errors.py --runs 500
     python benchmarks/verdict_errors.py --runs 10000 --num-images 7000
@@ -14,6 +16,7 @@ import time
 
 import numpy as np
 import torch
+from former_alarm import LossAlone
 from scipy.stats import binomtest
 from scipy.stats import t as student
 from simulated_runs import NEVER, NUM_CHECKS, ZOO, Errors, Truth, truths
@@ -25,8 +28,8 @@ from unimodal_monitor.stats.max_t import NUM_DRAWS
 
 SIGMAS = torch.tensor(ZOO["sigmas"], dtype=torch.float64)
 NUM_LOW, PATIENCE, SIGNIFICANCE = 2, 2, 0.05
-PEAK = PeakFell(min_gap=None, share=0.5)
-"""The fall of the peak by itself; the default alarm asks for an open gap as well, and gives it half the share."""
+PEAK = PeakFell()
+"""The fall of the peak by itself, with half of the error; the default alarm asks for an open gap as well."""
 
 
 def contrasts(num_levels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -140,10 +143,10 @@ def curve_of(measured: Measured) -> Curve:
 
 def raised_at(alarm: Alarm, scores_TKM: list[np.ndarray]) -> int:
     """Number of the first check of a run at which the alarm is raised."""
-    memory, verdict = AlarmMemory(), judge(curve_of(measured_of(scores_TKM[0])))  # which only words the evidence
+    memory = AlarmMemory()
     for number, score_KM in enumerate(scores_TKM, 1):
-        memory, _ = alarm.update(memory, measured_of(score_KM), verdict, step=number)
-        if memory.state is AlarmState.RAISED:
+        memory = alarm.update(memory, measured_of(score_KM), step=number)[0]
+        if memory.state is AlarmState.MEMORIZING:
             return number
     return NEVER
 
@@ -153,7 +156,9 @@ def compare(curves_RTK: np.ndarray, errors: Errors, raised: np.ndarray, fell: np
     values_TKM = errors.images(generator)
     for run, curves_TK in enumerate(curves_RTK):
         scores = [values_KM + curve_K[:, None] for values_KM, curve_K in zip(values_TKM, curves_TK, strict=True)]
-        found = [raised_at(Alarm(rules=(rule,)), scores) for rule in (RiseLost(), PEAK)]
+        found = [
+            raised_at(Alarm(rules=(LossAlone(rule),), planned_checks=NUM_CHECKS), scores) for rule in (RiseLost(), PEAK)
+        ]
         if found != [raised[run], fell[run]]:
             raise SystemExit(f"run {run}: the real alarms are at {found}, the simulated at {raised[run]}, {fell[run]}")
     return len(curves_RTK)
@@ -166,9 +171,9 @@ def milliseconds(num_images: int = 10_000, repeats: int = 20) -> tuple[float, fl
     alarm, memory, seconds = Alarm(), AlarmMemory(), []
     for repeat in range(repeats):
         start = time.perf_counter()
-        verdict = judge(curve_of(measured))
+        judge(curve_of(measured))
         middle = time.perf_counter()
-        memory, _ = alarm.update(memory, measured, verdict, step=repeat + 1)
+        memory = alarm.update(memory, measured, step=repeat + 1)[0]
         seconds.append((middle - start, time.perf_counter() - middle))
     judging, updating = 1000 * np.median(seconds, axis=0)
     return judging, updating

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 from cached import cached_go, cached_probe_set
+from former_alarm import LossAlone
 from scipy.optimize import curve_fit
 from zoo import LAYERS, Checkpoint, first_seen, zoo_runs
 
-from unimodal_monitor import Alarm, AlarmState, Curve, LogisticProbe, PeakFell, RidgeProbe, judge
+from unimodal_monitor import Alarm, AlarmState, Curve, LogisticProbe, PeakFell, RidgeProbe, RiseLost, judge
 from unimodal_monitor.alarm.alarm import AlarmMemory
 from unimodal_monitor.check import curves_of
 from unimodal_monitor.method import measure, plan_check
@@ -27,7 +28,10 @@ from unimodal_monitor.stats.max_t import low_end, rises
 PROBES = {"ridge": RidgeProbe(), "logistic": LogisticProbe()}
 QUANTITIES = {"score": "score", "correct": "accuracy"}
 """Names of the per-image numbers, and of their means in a `Curve`."""
-ALARMS = {"state": Alarm(), "peak_state": Alarm(rules=(PeakFell(min_gap=None, share=1.0),))}
+ALARMS = {
+    "state": Alarm(rules=(LossAlone(RiseLost()),)),
+    "peak_state": Alarm(rules=(LossAlone(PeakFell(), share=1.0),)),
+}
 
 
 def largest_z(curve: Curve, quantity: str) -> float:
@@ -50,7 +54,7 @@ def follow(run: list[Checkpoint], cache: Path, probe: str, seed: int, layer: str
         (curve,) = curves_of(measured)
         verdict = judge(curve)
         for name, alarm in ALARMS.items():
-            memories[name], _ = alarm.update(memories[name], measured, verdict, step=checkpoint.step)
+            memories[name] = alarm.update(memories[name], measured, step=checkpoint.step)[0]
         rows.append({
             "checkpoint": checkpoint, "probe": probe, "seed": seed, "layer": layer, "curve": curve, "verdict": verdict,
             "by_accuracy": judge(curve, quantity="accuracy"), **{name: memories[name].state for name in ALARMS},
@@ -81,8 +85,8 @@ def print_checks(rows: list[dict]) -> None:
 
 def print_leads(runs: list[list[dict]]) -> None:
     """One row for each run, probe and layer; by probe seed."""
-    print("\n| members | probe | layer | armed at, by probe seed | raised at | by the peak alone | copies over 1 % at |"
-          "\n|---|---|---|---|---|---|---|")  # fmt: skip
+    print("\n| members | probe | layer | by the rise alone, by probe seed | by the peak alone | copies over 1 % at |"
+          "\n|---|---|---|---|---|---|")  # fmt: skip
 
     def key(run: list[dict]) -> tuple:
         return run[0]["checkpoint"].num_members, run[0]["probe"], run[0]["layer"].removeprefix("unet.")
@@ -92,7 +96,7 @@ def print_leads(runs: list[list[dict]]) -> None:
         seen = [
             ", ".join(first_seen(run, lambda row, name=name, state=state: row[name] is state) for run in same)
             for name, state in (
-                ("state", AlarmState.ARMED), ("state", AlarmState.RAISED), ("peak_state", AlarmState.RAISED)
+                ("state", AlarmState.MEMORIZING), ("peak_state", AlarmState.MEMORIZING)
             )
         ]  # fmt: skip
         copies = first_seen(same[0], lambda row: row["checkpoint"].copy_fraction > 0.01)

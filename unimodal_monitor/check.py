@@ -15,7 +15,7 @@ from unimodal_monitor.signals.measured import Measured, Signal
 from unimodal_monitor.stats.estimate import Curve, Estimate
 from unimodal_monitor.stats.verdict import Verdict, judge
 
-SCHEMA = 1  # version of the saved record; another one is refused
+SCHEMA = 2  # version of the saved record; another one is refused
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def judge_check(
     A signal that fails is missing with its reason, and takes nothing else with it. The alarm leaves out the network of
     step 0, unless that was trained before.
     """
-    curves = _curves_of(measured)
+    curves = curves_of(measured)
     verdict, missing = judge(curves[-1]), dict(measured.missing)
     estimates: dict[str, Estimate] = {}
     for signal in signals:
@@ -144,7 +144,7 @@ def judge_check(
     return Check(step, curves, verdict, found.state, evidence, signals=known, missing=missing, measured=measured), found
 
 
-def _curves_of(measured: Measured) -> tuple[Curve, ...]:
+def curves_of(measured: Measured) -> tuple[Curve, ...]:
     """A curve of each layer; without labels the one of the invariance."""
     name, scores = measured.score_name, measured.score
     if not scores:

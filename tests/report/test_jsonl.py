@@ -44,7 +44,7 @@ def test_outcomes_of_the_last_check_are_kept_image_by_image_for_every_layer(tmp_
     assert {path.name for path in tmp_path.rglob("*")} == {"checks.jsonl", "outcomes", "step_000000207.npz"}
 
 
-@pytest.mark.parametrize("damaged", ['{"step": 207, ', '{"schema": 1}', "7"])
+@pytest.mark.parametrize("damaged", ['{"step": 207, ', '{"schema": 2}', "7"])
 def test_a_damaged_line_is_an_error_with_file_and_number(tmp_path, damaged):
     """Also the last one: to pass over it would show an older check as if it were the newest."""
     file = write(tmp_path, HISTORY[:2])
