@@ -99,7 +99,7 @@ def _quiet_trainer(monitor: UnimodalMonitor, folder: Path) -> pl.Trainer:
 
 def _summary(monitor: UnimodalMonitor) -> str:
     last = monitor.history[-1]
-    return f"alarm {last.state.value}: {last.evidence}"
+    return f"{last.state.value}: {last.evidence}"
 
 
 def _warmed_up_average(averaged: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
