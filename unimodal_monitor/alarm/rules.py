@@ -32,8 +32,8 @@ class AdvantageGrew:
     'onset'
 
     Args:
-        min_growth: Smallest growth that counts, in logarithms of the error: 0.025 is about 2.5 %. In healthy runs it
-            was at most 0.01 (docs/log.md).
+        min_growth: Smallest growth that counts, in logarithms of the error: 0.025 is about 2.5 %. Estimates of healthy
+            runs were at most 0.01 for images and 0.023 for vectors (benchmarks/README.md).
         share: Share of the alarm's significance.
 
     Raises:
