@@ -24,13 +24,13 @@ def test_the_version_is_that_of_the_package(capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_few_members_raise_the_alarm_and_many_do_not(tmp_path, seed):
-    """The first run stops before its limit, the second ends armed."""
+    """The first run stops before its limit, the second goes on to it."""
     from unimodal_monitor import demo
 
     monitors = demo.run_demo(tmp_path, seed=seed)
     few, many = monitors["few"].history, monitors["many"].history
     assert few[-1].state is AlarmState.MEMORIZING
     assert few[-1].step < demo.STEPS
-    assert {check.state for check in many[1:]} == {AlarmState.GENERALIZING}
+    assert {check.state for check in many[2:]} == {AlarmState.GENERALIZING}  # at the first nothing is compared yet
     assert many[-1].step == demo.STEPS
     assert (monitors["few"].written_to / "history.png").exists()
