@@ -102,6 +102,8 @@ def test_fine_noise_is_not_moved_by_slopes_or_straight_edges():
     images = torch.stack([slope, edges, edges + 0.25 * checkers]).unsqueeze(1).repeat(1, 3, 1, 1)
     fine = image_statistics(images)["log fine noise"].exp() - FLOOR
     assert fine.tolist() == pytest.approx([0, 0, 1], abs=1e-6)
+    half_flat = images * (torch.arange(16) < 8)
+    assert float(image_statistics(half_flat)["log fine noise"][2].exp() - FLOOR) == pytest.approx(0, abs=1e-6)
     coloured = images * torch.tensor([1.0, 2.0, 4.0]).view(3, 1, 1)
     for picture, wanted in ((images, 0), (coloured, 1.5)):  # of the channels' differences, 1 and 2 times the checkers
         assert float(image_statistics(picture)["log colour noise"].exp()[2] - FLOOR) == pytest.approx(wanted, abs=1e-6)

@@ -143,7 +143,7 @@ def forecast(seen: Sequence[float], gaps: Sequence[float], *, lows: Sequence[flo
     earlier = max((check for check, images in enumerate(seen) if images <= SPACING * now), default=None)
     if earlier is None or (lows is not None and lows[-1] <= gaps[earlier]):
         return None
-    if _odds(gap) * seen[earlier] < max(_odds(gaps[earlier]), 0) * now or gap <= gaps[earlier]:
+    if _odds(gap) * seen[earlier] < max(_odds(gaps[earlier]), 0) * now:
         return None
     log_odds = math.log(_odds(gap))
     if gap <= LINEAR_FROM:
