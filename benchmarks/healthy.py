@@ -1,6 +1,7 @@
 """Runs that cannot memorize: how often does the alarm find something all the same?
 
     python benchmarks/healthy.py --steps 4000
+    python benchmarks/healthy.py --steps 12000 --only "width 16"
 
 Every vector of the MoLRG mixture is trained on once, so that there is nothing to memorize; the members are some of
 those, from the first tenth of the run. Learning rate, average, batch and network change on the way, as in real jobs.
@@ -11,7 +12,7 @@ import argparse
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from former_alarm import LossAlone
@@ -68,7 +69,7 @@ def run(job: Job, *, steps: int, seed: int) -> Result:
     torch.manual_seed(seed)
     data = MoLRG()
     network = MLPDenoiser(data.dim, data.std, width=job.width)
-    average = AveragedModel(network, multi_avg_fn=None, avg_fn=lambda old, new, num: old.lerp(new, 0.005))
+    average = AveragedModel(network, avg_fn=lambda old, new, num: old.lerp(new, 0.005))
     members = data.sample(NUM_MEMBERS, seed=10 * seed + 1)
     heldout = data.sample(NUM_HELDOUT, seed=10 * seed + 2)
     watched = MLPDenoiser(data.dim, data.std, width=job.width)
@@ -93,7 +94,7 @@ def run(job: Job, *, steps: int, seed: int) -> Result:
             is_averaged = job.average_from is not None and done > job.average_from
             watched.load_state_dict((average.module if is_averaged else network).state_dict())
             check = monitor.check(step)
-            old_memory, _, _ = old.update(old_memory, replace(check.measured), step=step)
+            old_memory, _, _ = old.update(old_memory, check.measured, step=step)
             former.append(old_memory.state)
     return Result(
         [check.state for check in monitor.history],
@@ -115,12 +116,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=4_000)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--only", default="", help="part of the names of the runs to make")
     args = parser.parse_args()
     torch.set_num_threads(1)
     print("| run | seed | states | largest growth | largest gap | the curve alone | seconds |")
     print("|---|---|---|---|---|---|---|")
     found: list[Result] = []
-    for job in JOBS:
+    for job in (job for job in JOBS if args.only in job.name):
         for seed in range(args.seeds):
             start = time.perf_counter()
             found.append(result := run(job, steps=args.steps, seed=seed))

@@ -2,8 +2,8 @@
 
     python benchmarks/states_on_zoo.py --zoo ZOO --data CIFAR10 --num-heldout 3600
 
-A full check of each checkpoint. They lie as far apart as 20 checks of a real run: with a patience of two checks a state
-comes late by one checkpoint. "Triggered" has the rules that are significant at this checkpoint.
+A full check of each checkpoint. They lie far apart, and a state takes two checks in a row, so that it comes late by one
+checkpoint. "Triggered" has the rules that are significant at this checkpoint.
 """
 
 import argparse
@@ -19,13 +19,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--zoo", type=Path, required=True, help="folder with index.json, order.npy and checkpoints")
     parser.add_argument("--data", type=Path, required=True, help="folder with train.parquet and test.parquet")
+    parser.add_argument("--members", type=int, nargs="*", help="number of members of the runs (default: all)")
     parser.add_argument("--num-heldout", type=int, default=3_600, help="a twelfth of them are compared with members")
     args = parser.parse_args()
     stored = read_images(args.zoo, args.data, args.num_heldout)
     heldout = stored["images"].float() / 127.5 - 1, stored["labels"]
     print("| members, images seen, copies (%) | state | growth | normalized gap | rise | triggered | forwards |")
     print("|---|---|---|---|---|---|---|")
-    for run in zoo_runs(args.zoo):
+    for run in (run for run in zoo_runs(args.zoo) if not args.members or run[0].num_members in args.members):
         members = stored["members"][: run[0].num_members].float() / 127.5 - 1
         network = EDMPrecond(build_unet()).eval().to(memory_format=torch.channels_last)
         probe_set = ProbeSet.from_datasets(members, heldout, num_members=min(len(members), 4096))
