@@ -1,18 +1,18 @@
 """Check: the record of one measurement of the network. The only record that is saved."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from unimodal_monitor.alarm.alarm import Alarm, AlarmMemory
-from unimodal_monitor.alarm.forecast import expected_copies
+from unimodal_monitor.alarm.forecast import Forecast, expected_copies, forecast
 from unimodal_monitor.alarm.state import AlarmState
 from unimodal_monitor.copies.audit import Audit
 from unimodal_monitor.signals.growth import is_trained
 from unimodal_monitor.signals.measured import Measured, Signal
-from unimodal_monitor.stats.estimate import Curve, Estimate
+from unimodal_monitor.stats.estimate import Curve, Estimate, Headline
 from unimodal_monitor.stats.verdict import Verdict, judge
 
 SCHEMA = 2  # version of the saved record; another one is refused
@@ -69,6 +69,12 @@ class Check:
         return next((estimate for estimate in self.signals if estimate.name == name), None)
 
     @property
+    def gap(self) -> Headline | None:
+        """The normalized gap at its clearest level; None where it was not measured, or cannot be trusted."""
+        found = self.signal("normalized_gap")
+        return None if found is None or found.note else found.headline
+
+    @property
     def caution(self) -> str:
         """ "not verified (reason)" where the training steps did not confirm what is measured; empty otherwise."""
         return next((reason for reason in self.missing.values() if reason.startswith("not verified")), "")
@@ -111,6 +117,28 @@ class Check:
         return cls(**{name: value for name, value in values.items() if name != "schema"})
 
 
+def audited(check: Check, audit: Audit, alarm: Alarm, memory: AlarmMemory) -> tuple[Check, AlarmMemory]:
+    """The check with its copies and the state that follows from them, and what the alarm keeps."""
+    gap, copies = None if check.gap is None else check.gap.value, (audit.num_copies, audit.num_samples)
+    memory = alarm.after_audit(memory, gap=gap, copies=copies, at_least=audit.interval[0])
+    return replace(check, audit=audit, state=memory.state), memory
+
+
+def state_before(history: Sequence[Check]) -> AlarmState:
+    """The state of the check before the last one."""
+    return history[-2].state if len(history) > 1 else AlarmState.WARMING_UP
+
+
+def forecast_of(history: Sequence[Check]) -> Forecast | None:
+    """When copies are to be expected, in steps, from the normalized gaps so far."""
+    gaps = {check.step: check.gap for check in history}
+    rows = [(step, gap.value, gap.low) for step, gap in sorted(gaps.items()) if gap is not None]
+    if not rows:
+        return None
+    steps, values, lows = zip(*rows, strict=True)
+    return forecast(steps, values, lows=lows)
+
+
 def judge_check(
     measured: Measured, signals: Sequence[Signal], alarm: Alarm, memory: AlarmMemory, *, step: int
 ) -> tuple[Check, AlarmMemory]:
@@ -137,7 +165,7 @@ def judge_check(
         estimates |= {estimate.name: estimate for estimate in of_rules}
     gap = estimates.get("normalized_gap")
     if gap is not None and gap.headline is not None and not gap.note:
-        share, low, high = expected_copies(gap.headline.value)
+        share, low, high = expected_copies(gap.headline.value, offset=memory.copies_offset)
         label, sigmas = "copies expected (share of samples)", (gap.headline.sigma,)
         estimates["copies_expected"] = Estimate("copies_expected", label, sigmas, (share,), (low,), (high,))
     known = tuple(estimates.values())

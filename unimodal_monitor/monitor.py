@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unimodal_monitor.alarm.alarm import Alarm, AlarmMemory
 from unimodal_monitor.budget import Budget
-from unimodal_monitor.check import Check, judge_check
+from unimodal_monitor.check import Check, audited, judge_check
 from unimodal_monitor.checker import Checker
 from unimodal_monitor.copies.audit import Audit
 from unimodal_monitor.data.job_images import draw_probe_set
@@ -219,8 +219,8 @@ class Monitor:
         """
         with self.budget.aside():
             audit = self.checker.audit(num_samples=num_samples, max_seconds=max_seconds)
-        self.memory = self.alarm.after_audit(self.memory, num_copies=audit.num_copies, at_least=audit.interval[0])
-        self.history[-1:] = [replace(check, audit=audit, state=self.memory.state) for check in self.history[-1:]]
+        if self.history:
+            self.history[-1], self.memory = audited(self.history[-1], audit, self.alarm, self.memory)
         return audit
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from unimodal_monitor.alarm.state import AlarmState
-from unimodal_monitor.check import Check
+from unimodal_monitor.check import Check, state_before
 
 Action = str | Callable[[Check], Any]
 ALARM = AlarmState.MEMORIZING
@@ -50,12 +50,11 @@ class Reaction:
             return False
         stops = action == "stop"
         copies = "" if check.audit is None else f"; {check.audit.sentence()}"
-        advice = "The training stops" if stops else check.state.advice.rstrip(".")
-        warn(f"step {check.step}, {check.state.value}: {check.evidence}{copies}. {advice}")
+        stopping = " The training stops." if stops else ""
+        warn(f"step {check.step}, {check.state.value}: {check.evidence}{copies}. {check.state.advice}{stopping}")
         return stops
 
 
 def newly_reached(history: Sequence[Check]) -> list[AlarmState]:
     """The states that the last check is in or beyond, and the one before was not, in the order of harm."""
-    before = history[-2].state if len(history) > 1 else AlarmState.WARMING_UP
-    return [state for state in STATES if history[-1].state >= state > before]
+    return [state for state in STATES if history[-1].state >= state > state_before(history)]

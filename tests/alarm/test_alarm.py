@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -10,6 +11,7 @@ from simulated import FLAT, HUMPED, LOWER, simulated_check
 
 from unimodal_monitor import AdvantageGrew, Alarm, AlarmState, GapOpened
 from unimodal_monitor.alarm.alarm import AlarmMemory, share_of_check
+from unimodal_monitor.alarm.forecast import expected_copies
 from unimodal_monitor.alarm.rule import Finding
 from unimodal_monitor.stats.estimate import Estimate
 
@@ -81,14 +83,25 @@ def test_copies_that_were_found_count_until_an_audit_finds_none():
     """A pair that may be alike by chance is no copying, and does not end it."""
     alarm, checks = Alarm(rules=[Scripted("-xx------")]), [simulated_check(num_images=2)]
     memory = run(alarm, checks * 3)[2]
-    assert alarm.after_audit(memory, num_copies=1, at_least=0.0005) == memory
-    copying = alarm.after_audit(memory, num_copies=9, at_least=0.01)
+    after_audit = partial(alarm.after_audit, gap=None)
+    assert after_audit(memory, copies=(1, 300), at_least=0.0005) == memory
+    copying = after_audit(memory, copies=(9, 300), at_least=0.01)
     assert copying.state is C
     states, _, later = run(alarm, checks * 3, memory=copying)
     assert states == [C, C, C]
-    assert alarm.after_audit(later, num_copies=1, at_least=0.0005).state is C
-    assert alarm.after_audit(later, num_copies=0, at_least=0.0).state is G
-    assert alarm.after_audit(copying, num_copies=0, at_least=0.0).state is M
+    assert after_audit(later, copies=(1, 300), at_least=0.0005).state is C
+    assert after_audit(later, copies=(0, 300), at_least=0.0).state is G
+    assert after_audit(copying, copies=(0, 300), at_least=0.0).state is M
+
+
+def test_an_audit_recalibrates_the_copies_that_are_expected_until_the_next_one():
+    """Three times as many as the line says at this gap; later checks keep the offset, also through JSON."""
+    alarm, checks, share = Alarm(), memorizing_run(), expected_copies(0.93)[0]
+    memory = run(alarm, checks[:2])[2]
+    found = alarm.after_audit(memory, gap=0.93, copies=(round(3000 * share), 1000), at_least=0.05)
+    assert expected_copies(0.93, offset=found.copies_offset)[0] == pytest.approx(3 * share, rel=0.05)
+    later = run(alarm, checks[2:4], memory=AlarmMemory.from_dict(json.loads(json.dumps(found.to_dict()))))[2]
+    assert later.copies_offset == found.copies_offset
 
 
 @pytest.mark.parametrize("planned", [1, 2, 7, 50])

@@ -166,7 +166,7 @@ def test_half_precision_images_are_compared_too(dtype):
     """Latents are often kept so."""
     members, heldout = (MEMBERS[0].to(dtype), LABELS), (HELDOUT[0].to(dtype), LABELS)
     assert len(ProbeSet.from_datasets(members, heldout).heldout) == 40
-    with pytest.raises(ValueError, match="heldout: 60 of 60 images are members, too"):
+    with pytest.raises(ValueError, match="heldout: 60 of 60 held-out images are members, too"):
         ProbeSet.from_datasets(members, members, fit="members")
 
 

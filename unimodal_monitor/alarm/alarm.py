@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from unimodal_monitor.alarm.forecast import recalibrated
 from unimodal_monitor.alarm.rule import Finding, Record, Rule
 from unimodal_monitor.alarm.rules import AdvantageGrew, GapOpened
 from unimodal_monitor.alarm.state import AlarmState
@@ -22,6 +23,7 @@ class AlarmMemory:
     num_checks: int = 0
     counts: tuple[int, ...] = ()  # tests in a row at which each rule triggered, or, negative, did not
     references: tuple[Record | None, ...] = ()  # what each rule compares later checks with
+    copies_offset: float = 0.0  # of the line of expected copies, by the last audit
 
     def to_dict(self) -> dict[str, Any]:
         """Primitives only."""
@@ -88,15 +90,24 @@ class Alarm:
         ]
         counts = tuple(_count(old, found) for old, found in zip(before, findings, strict=True))
         state = self._next_state(memory.state, counts, findings[0].is_ready)
-        updated = AlarmMemory(state, number, counts, tuple(found.reference for found in findings))
+        kept = tuple(found.reference for found in findings)
+        updated = replace(memory, state=state, num_checks=number, counts=counts, references=kept)
         estimates = {found.estimate.name: found.estimate for found in findings if found.estimate is not None}
         return updated, self._explain(updated, findings), tuple(estimates.values())
 
-    def after_audit(self, memory: AlarmMemory, *, num_copies: int, at_least: float) -> AlarmMemory:
-        """COPYING where the lower limit of the copies' share is over `MIN_COPIES`; an audit without any ends it."""
+    def after_audit(
+        self, memory: AlarmMemory, *, gap: float | None, copies: tuple[int, int], at_least: float
+    ) -> AlarmMemory:
+        """COPYING where the lower limit of the copies' share is over `MIN_COPIES`; an audit without any ends it.
+
+        `copies` are their number and that of the samples. With the normalized gap of the same network they recalibrate
+        the copies that are expected.
+        """
+        if gap is not None and 0 < gap < 1:
+            memory = replace(memory, copies_offset=recalibrated(gap, *copies))
         if at_least > MIN_COPIES:
             return replace(memory, state=AlarmState.COPYING)
-        if memory.state is not AlarmState.COPYING or num_copies:
+        if memory.state is not AlarmState.COPYING or copies[0]:
             return memory
         return replace(memory, state=self._next_state(AlarmState.GENERALIZING, memory.counts, True))
 

@@ -61,16 +61,17 @@ class AdvantageGrew:
         record = {"count": count, "advantages": [_written(one) for one in kept]}
         if not before:
             return Finding(False, "nothing to compare with yet", record, is_ready=False)
-        grown, sentences, each = False, [], alpha / len(REFERENCES)
-        for old in before:
-            sigmas, found = growth(now, old, measured.covariates)
-            low_K = found.lower(each / len(sigmas))
-            best = int(low_K.argmax())
-            is_over = bool(low_K[best] > self.min_growth)
-            grown |= is_over
-            sentences.append((is_over, low_K[best], _explain(found.mean[best], low_K[best], sigmas[best], old.step)))
-        first = growth(now, before[0], measured.covariates)
-        return Finding(grown, max(sentences)[2], record, estimate=growth_estimate(*first, step=before[0].step))
+        found = [growth(now, old, measured.covariates) for old in before]
+        best = [
+            (float(low), float(mean), sigma, old.step)
+            for old, (sigmas, means) in zip(before, found, strict=True)
+            for low, mean, sigma in zip(
+                means.lower(alpha / len(REFERENCES) / len(sigmas)), means.mean, sigmas, strict=True
+            )
+        ]
+        low, mean, sigma, since = max(best)
+        estimate = growth_estimate(*found[0], step=before[0].step)
+        return Finding(low > self.min_growth, _explain(mean, low, sigma, since), record, estimate=estimate)
 
 
 def _explain(mean: float, low: float, sigma: float, step: int) -> str:

@@ -1,6 +1,8 @@
 """ImageSet: checked images of one role."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
 
 import torch
 from torch import Tensor
@@ -31,6 +33,12 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @cached_property
+    def digests(self) -> list[bytes]:
+        """A hash of each image; of its bytes, since NumPy has no bfloat16."""
+        pixels = self.images.detach().cpu().contiguous().view(torch.uint8)
+        return [blake2b(image.numpy(), digest_size=16).digest() for image in pixels]
 
     def take(self, rows: Tensor) -> "ImageSet":
         """The images of these rows, with their labels and indices."""

@@ -137,14 +137,8 @@ class ProbeSet:
         if drawn.labels is None:
             unlabelled = replace(drawn_members, labels=None)
             return cls(members=unlabelled, heldout=drawn, fit=unlabelled)
-        num_fit = len(drawn) // 3 if num_fit is None else num_fit
-        if not 0 < num_fit < len(drawn):
-            raise ValueError(
-                f"num_fit must be from 1 to {len(drawn) - 1} of {len(drawn)} held-out images, got {num_fit}"
-            )
-        is_fit = torch.zeros(len(drawn), dtype=torch.bool)
-        is_fit[torch.from_numpy(balanced_rows(drawn.labels, len(drawn), num_fit, seed=seed + 1))] = True
-        return cls(members=drawn_members, heldout=drawn.take(~is_fit), fit=drawn.take(is_fit))
+        fitted, scored = _split(drawn, num_fit, seed=seed + 1)
+        return cls(members=drawn_members, heldout=scored, fit=fitted)
 
     def _number_classes(self) -> None:
         """Number the classes from 0 without gaps, and check that there are enough of them and of their images."""
@@ -170,42 +164,41 @@ class ProbeSet:
         object.__setattr__(self, "heldout", replace(self.heldout, labels=of_heldout))
 
 
+def _split(drawn: ImageSet, num_fit: int | None, *, seed: int) -> tuple[ImageSet, ImageSet]:
+    """A class-balanced part that fits the probe, a third by default, and the rest, which is scored."""
+    num = len(drawn)
+    num_fit = num // 3 if num_fit is None else num_fit
+    if not 0 < num_fit < num:
+        raise ValueError(f"num_fit must be from 1 to {num - 1} of {num} held-out images, got {num_fit}")
+    is_fit = torch.zeros(num, dtype=torch.bool)
+    is_fit[torch.from_numpy(balanced_rows(drawn.labels, num, num_fit, seed=seed))] = True
+    return drawn.take(is_fit), drawn.take(~is_fit)
+
+
 def _without_duplicates(heldout: ImageSet, members: ImageSet) -> ImageSet:
     """The held-out images that are neither members nor the same as an earlier one, as real datasets have some."""
-    seen, rows = set(_digests(members)), []
-    for row, digest in enumerate(_digests(heldout)):
+    seen, rows = set(members.digests), []
+    for row, digest in enumerate(heldout.digests):
         if digest not in seen:
             rows.append(row)
             seen.add(digest)
     num_left_out, num = len(heldout) - len(rows), len(heldout)
+    if not num_left_out:
+        return heldout
+    found = f"{num_left_out} of {num} held-out images are members, too, or are there twice"
     if num_left_out > MAX_DUPLICATES * num:
-        raise ValueError(
-            f"heldout: {num_left_out} of {num} images are members, too, or are there twice; give heldout= images that"
-            " the model never sees"
-        )
-    if num_left_out:
-        warnings.warn(
-            f"unimodal_monitor: {num_left_out} of {num} held-out images are members, too, or are there twice; they are"
-            " left out",
-            stacklevel=3,
-        )
-    return heldout.take(torch.tensor(rows)) if num_left_out else heldout
+        raise ValueError(f"heldout: {found}; give heldout= images that the model never sees")
+    warnings.warn(f"unimodal_monitor: {found}; they are left out", stacklevel=3)
+    return heldout.take(torch.tensor(rows))
 
 
 def _check_disjoint(roles: dict[str, ImageSet]) -> None:
-    digests = {name: _digests(role) for name, role in roles.items()}
     for name, other in combinations(roles, 2):
-        where = {digest: row for row, digest in enumerate(digests[name])}
-        shared = [(where[digest], row) for row, digest in enumerate(digests[other]) if digest in where]
+        where = {digest: row for row, digest in enumerate(roles[name].digests)}
+        shared = [(where[digest], row) for row, digest in enumerate(roles[other].digests) if digest in where]
         if shared:
             raise ValueError(
                 f"{len(shared)} images are both in {name!r} and in {other!r} "
                 f"(numbers {shared[0][0]} and {shared[0][1]} are the first); a role must not share images, "
                 "and 'fit' is drawn from the held-out ones"
             )
-
-
-def _digests(role: ImageSet) -> list[bytes]:
-    """NumPy has no bfloat16: the pixels are hashed as bytes, image by image."""
-    pixels = role.images.detach().cpu().contiguous().view(torch.uint8)
-    return [blake2b(image.numpy(), digest_size=16).digest() for image in pixels]

@@ -9,13 +9,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from unimodal_monitor.alarm.forecast import Forecast, forecast
 from unimodal_monitor.alarm.state import AlarmState
-from unimodal_monitor.check import Check
+from unimodal_monitor.check import Check, forecast_of, state_before
 
 
 def line(check: Check) -> str:
-    """A check in one line: step, curve from low noise to high, its peak, rise, shape, weights, seconds, alarm."""
+    """A check in one line: step, curve from low noise to high, its peak, rise, shape, weights, seconds, state."""
     curve, verdict = check.curve, check.verdict
     peak = f"peak {max(curve.score.mean):11.3f}"
     if curve.peak_accuracy is not None:
@@ -42,7 +41,7 @@ class ConsoleReporter:
     def report(self, history: Sequence[Check], figures: Mapping[str, Any]) -> None:
         """Print the last check."""
         check, verdict = history[-1], history[-1].verdict
-        before = history[-2].state if len(history) > 1 else AlarmState.WARMING_UP
+        before = state_before(history)
         self.write(f"{self.name}  {line(check)}")
         if check.audit is not None:
             self.write(f"{self.name}  {check.audit.sentence()}")
@@ -52,16 +51,6 @@ class ConsoleReporter:
             self.write(f"{self.name}  {change}: {check.evidence}; {curve}. {check.state.advice}")
             if check.state > AlarmState.GENERALIZING and (expected := forecast_of(history)) is not None:
                 self.write(f"{self.name}  {expected.sentence('steps')}")
-
-
-def forecast_of(history: Sequence[Check]) -> Forecast | None:
-    """When copies are to be expected, in steps, from the normalized gaps so far."""
-    gaps = [(check.step, found.headline) for check in history if (found := check.signal("normalized_gap"))]
-    rows = [(step, best.value, best.low) for step, best in gaps if best is not None]
-    if not rows:
-        return None
-    steps, values, lows = zip(*rows, strict=True)
-    return forecast(steps, values, lows=lows)
 
 
 def warn(message: str) -> None:
