@@ -105,7 +105,7 @@ def test_fit_too_short_to_tell_says_so(tmp_path, capsys):
     monitor = UnimodalMonitor(tiny_probe_set(), every_n_train_steps=1)
     tiny_trainer(tmp_path, callbacks=[monitor], max_steps=3).fit(TinyJob(), tiny_loader())
     assert (
-        "EDM, times sigma, images [-4, 3.6]; not verified (2 of 3 training steps were seen that can be read)"
+        "EDM, times sigma, images [-4, 3.6]; not verified (too few training steps could be read: 2)"
         in capsys.readouterr().out
     )
 

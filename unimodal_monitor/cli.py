@@ -1,7 +1,7 @@
-"""The command line: `unimodal-monitor demo` and `unimodal-monitor power`."""
+"""The command line: `unimodal-monitor demo`, `power` and `plan`."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_demo(commands.add_parser("demo", help="train twice, on few images and on many, and watch the alarm"))
     _add_power(commands.add_parser("power", help="how large a rise a probe set of some size can show"))
+    _add_plan(commands.add_parser("plan", help="scale a short run on few images to many: when copies are expected"))
     options = parser.parse_args(arguments)
     options.run(options)
     return 0
@@ -39,14 +40,35 @@ def _add_power(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checks", type=int, default=50, help="of the run; give Alarm(planned_checks=...) the same")
     parser.add_argument("--num-fit", type=int, help="held-out images that the probe is fitted on; a third if left out")
     parser.add_argument("--from", type=Path, dest="source", metavar="FOLDER_OR_JSONL", help=from_help)
-    parser.set_defaults(run=partial(_run_power, parser))
+    parser.set_defaults(run=partial(_run, parser, _describe_power))
 
 
-def _run_power(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--members", type=int, required=True, help="number of training images of the planned run")
+    parser.add_argument("--from", type=Path, dest="source", metavar="FOLDER_OR_JSONL", required=True)
+    parser.add_argument("--from-members", type=int, required=True, help="number of training images of that run")
+    parser.set_defaults(run=partial(_run, parser, _describe_plan))
+
+
+def _run(
+    parser: argparse.ArgumentParser, describe: Callable[[argparse.Namespace], str], options: argparse.Namespace
+) -> None:
     try:
-        print(_describe_power(options))
+        print(describe(options))
     except (ValueError, OSError) as error:
         parser.error(str(error))
+
+
+def _describe_plan(options: argparse.Namespace) -> str:
+    from unimodal_monitor.alarm.forecast import MIN_GAP, scaled_to
+    from unimodal_monitor.check import forecast_of
+    from unimodal_monitor.report.jsonl import read_checks
+
+    found = forecast_of(read_checks(options.source))
+    if found is None:
+        raise ValueError(f"{options.source} has no normalized gap over {MIN_GAP} that grows; continue that run")
+    planned = scaled_to(found, from_members=options.from_members, to_members=options.members)
+    return f"With {options.members:,} members and the same batch size: {planned.sentence('steps')}."
 
 
 def _describe_power(options: argparse.Namespace) -> str:

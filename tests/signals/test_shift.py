@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.stats import ttest_ind
 
+from unimodal_monitor.signals import shift
 from unimodal_monitor.signals.shift import FLOOR, find_shift, image_statistics
 
 TINT = torch.tensor([0.1, 0, -0.1]).view(3, 1, 1)
@@ -92,6 +93,20 @@ def test_distinct_values_are_counted_in_8_bits_whatever_the_precision():
         assert image_statistics(same)["log number of values"].tolist() == pytest.approx(counts)
     few = image_statistics(quantized(images, num_bits=5))["log number of values"]
     assert few.max() <= math.log(32)
+
+
+def test_of_a_large_set_a_part_spread_over_it_is_compared(monkeypatch):
+    """Whatever the order: here the last tenth of the held-out images is brighter."""
+    sizes, generator = [], torch.Generator().manual_seed(0)
+    seen = shift.image_statistics
+    monkeypatch.setattr(shift, "image_statistics", lambda images: (sizes.append(len(images)), seen(images))[1])
+    members, heldout = (torch.randn(6000, 3, 4, 4, generator=generator) for _ in range(2))
+    heldout[-600:] += 3
+    monkeypatch.setattr(shift, "MAX_VALUES", 2000 * members[0].numel())
+    assert find_shift(members, heldout).statistic == "mean"
+    monkeypatch.setattr(shift, "MAX_VALUES", members[0].numel())
+    assert find_shift(members[:200], members[200:3000]) is None
+    assert sizes == [2000, 2000, 300, 200]
 
 
 def test_fine_noise_is_not_moved_by_slopes_or_straight_edges():

@@ -13,7 +13,7 @@ from unimodal_monitor.denoisers.base import Denoiser
 from unimodal_monitor.denoisers.network import NetworkDenoiser
 from unimodal_monitor.detect.conditions import ConditionsSeen
 from unimodal_monitor.detect.convention import Convention, Fit, is_squared_loss
-from unimodal_monitor.detect.record import NUM_STEPS, Recorder, Row
+from unimodal_monitor.detect.record import Recorder, Row
 from unimodal_monitor.detect.schedule import distinct_adapters, find_schedules
 from unimodal_monitor.detect.space import compare_space
 from unimodal_monitor.detect.verification import Verification
@@ -97,24 +97,25 @@ class Watch:
                 self._pause = self._next_pause
                 self._next_pause *= 2
                 return None
-            if self.denoiser is None and found.state == "not verified" and found.word is None:
-                found = _refused(f"no noise schedule was found, and the training steps do not tell it: {found.reason}")
-            if found.state in ("confirmed", "settled") and self.recorder.others:
-                others = " and ".join(sorted(self.recorder.others))
-                why = (
-                    f"some training steps call {others} in place of {type(self.network).__name__}, alone measured here"
-                )
-                found = self._not_verified(why, found.word)
-            if found.state == "settled" and self.given is not None:
-                found = Verification("refused", f"schedule: {found.reason}; give that, or denoiser=")
-            if found.state in ("confirmed", "settled") and (difference := self._difference_of_images(found.word)):
-                found = Verification("refused", f"transform: {difference}")
-            has_enough = self.recorder.is_done or not is_last
-            if self.given != "denoiser" and self.denoiser is not None and found.state != "refused" and has_enough:
-                difference = self.recorder.conditions.difference()
-                found = found if difference is None else Verification("refused", f"condition: {difference}")
-            self.verification = found
+            self.verification = self._with_the_rest(found)
         return self.verification
+
+    def _with_the_rest(self, found: Verification) -> Verification:
+        """What was found of the schedule, unless other networks, the images or the conditions speak against it."""
+        agrees = found.state in ("confirmed", "settled")
+        if self.denoiser is None and found.state == "not verified" and found.word is None:
+            return _refused(f"no noise schedule was found, and the training steps do not tell it: {found.reason}")
+        if found.state == "settled" and self.given is not None:
+            return Verification("refused", f"schedule: {found.reason}; give that, or denoiser=")
+        if agrees and (difference := self._difference_of_images(found.word)):
+            return Verification("refused", f"transform: {difference}")
+        is_asked = self.given != "denoiser" and self.denoiser is not None and self.recorder.is_done
+        if is_asked and found.state != "refused" and (difference := self.recorder.conditions.difference()):
+            return Verification("refused", f"condition: {difference}")
+        if agrees and self.recorder.others:
+            others, name = " and ".join(sorted(self.recorder.others)), type(self.network).__name__
+            return self._not_verified(f"some training steps call {others} in place of {name}", found.word)
+        return found
 
     def _difference_of_images(self, word: str | None) -> str | None:
         """How the probe images differ from those that the network is trained on."""
@@ -145,7 +146,7 @@ class Watch:
             if num == 0 and self.recorder.num_blocks >= 3:
                 network = type(self.network).__name__
                 return self._not_verified(f"{network} was not called with images, times and gradients")
-            return self._not_verified(f"{num} of {NUM_STEPS} training steps were seen that can be read")
+            return self._not_verified(f"too few training steps could be read: {num}")
         steps, tolerance = f"on {num} training steps", FITS_HALF if self.recorder.is_half else FITS
         same = SAME_HALF if self.recorder.is_half else SAME
         least = LEAST_HALF if self.recorder.is_half else 0.0

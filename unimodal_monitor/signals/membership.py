@@ -38,15 +38,22 @@ def membership_auc(measured: Measured) -> Estimate | None:
     return _estimate("membership_auc", "AUC of membership", rows, neutral=0.5)
 
 
+def membership_tpr(measured: Measured) -> Estimate | None:
+    """Share of the members above all but 1 % of the held-out images, level by level, with exact 95 % limits."""
+    rows = [(sigma, found.tpr_at_1_percent) for sigma, found in _by_level(measured)]
+    return _estimate("membership_tpr", "members found at 1 % false", _with_limits(rows, measured), neutral=0.0)
+
+
 def members_told_apart(measured: Measured) -> Estimate | None:
     """Share of the members that are told from held-out images, level by level, with exact 95 % limits."""
-    rows = []
-    for sigma, found in _by_level(measured):
-        if (share := found.share_told_apart) is not None and measured.members_error is not None:
-            num = measured.members_error.shape[1]
-            limits = binomtest(round(share * num), num).proportion_ci()
-            rows.append((sigma, share, limits.low, limits.high))
-    return _estimate("members_told_apart", "members told apart (share)", rows, neutral=0.0)
+    rows = [(sigma, found.share_told_apart) for sigma, found in _by_level(measured)]
+    return _estimate("members_told_apart", "members told apart (share)", _with_limits(rows, measured), neutral=0.0)
+
+
+def _with_limits(rows: Sequence[tuple[float, float | None]], measured: Measured) -> list[tuple[float, ...]]:
+    num = 0 if measured.members_error is None else measured.members_error.shape[1]
+    shares = [(sigma, share, binomtest(round(share * num), num)) for sigma, share in rows if share is not None]
+    return [(sigma, share, *test.proportion_ci()) for sigma, share, test in shares]
 
 
 def _estimate(name: str, label: str, rows: Sequence[tuple[float, ...]], *, neutral: float) -> Estimate | None:
@@ -107,17 +114,9 @@ def membership(
         ValueError: If there are fewer than 2 members or S + 3 held-out images, or shapes do not match.
         FloatingPointError: If the logarithm of an error, or a statistic, is not finite.
     """
-    shapes = [
-        tuple(x.shape) for x in (members_error_KP, heldout_error_KQ, members_covariates_PS, heldout_covariates_QS)
-    ]
-    (num_levels, num_members), (same_levels, num_heldout), members_shape, heldout_shape = shapes
-    num_statistics = heldout_shape[-1]
-    wanted = [(num_members, num_statistics), (num_heldout, num_statistics)]
-    if num_levels != same_levels or [members_shape, heldout_shape] != wanted:
-        raise ValueError(f"need errors (K, P) and (K, Q), and statistics (P, S) and (Q, S), got {shapes}")
-    if num_members < 2 or num_heldout < num_statistics + 3:
-        need = f"2 members and {num_statistics + 3} held-out images for {num_statistics} statistics"
-        raise ValueError(f"need at least {need}, got {num_members} and {num_heldout}")
+    num_members, num_heldout = _checked_sizes(
+        members_error_KP, heldout_error_KQ, members_covariates_PS, heldout_covariates_QS
+    )
     errors = (members_error_KP, heldout_error_KQ)
     members_log_P, heldout_log_Q = (finite_array("log error", error.double().log()).mean(0) for error in errors)
     covariates = (members_covariates_PS, heldout_covariates_QS)
@@ -127,6 +126,20 @@ def membership(
     low, high = auc_interval(auroc, error, num_images=min(num_members, num_heldout), confidence=confidence)
     shares = shares_above(*scores) if num_heldout >= MIN_HELDOUT else (None, None)
     return Membership(float(auroc[0]), float(low[0]), float(high[0]), *shares)
+
+
+def _checked_sizes(*tensors: Tensor) -> tuple[int, int]:
+    """Numbers of members and of held-out images."""
+    shapes = [tuple(tensor.shape) for tensor in tensors]
+    (num_levels, num_members), (same_levels, num_heldout), members_shape, heldout_shape = shapes
+    num_statistics = heldout_shape[-1]
+    wanted = [(num_members, num_statistics), (num_heldout, num_statistics)]
+    if num_levels != same_levels or [members_shape, heldout_shape] != wanted:
+        raise ValueError(f"need errors (K, P) and (K, Q), and statistics (P, S) and (Q, S), got {shapes}")
+    if num_members < 2 or num_heldout < num_statistics + 3:
+        need = f"2 members and {num_statistics + 3} held-out images for {num_statistics} statistics"
+        raise ValueError(f"need at least {need}, got {num_members} and {num_heldout}")
+    return num_members, num_heldout
 
 
 def adjusted_scores(

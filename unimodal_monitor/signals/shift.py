@@ -24,6 +24,8 @@ SMOOTHEST = 0.05
 """Share of an image, its smoothest part, by which fine noise is judged: there the content does not hide it."""
 FLOOR = 0.005
 """Added to differences before the logarithm, in model units: about one step of 8 bits if the values span -1 to 1."""
+MIN_IMAGES, MAX_VALUES = 300, 2**26
+"""Of a set whose values are more than so many together, fewer images are compared, but at least so many."""
 CHUNK_SIZE = 2**22
 """Numbers that are handled at a time."""
 
@@ -53,6 +55,8 @@ def find_shift(
 ) -> Shift | None:
     """The clearest significant and large difference of simple image statistics, or None (Welch's t-test).
 
+    Of a set with more than `MAX_VALUES` values a part is compared.
+
     Args:
         members: (N, ...) images, or vectors (N, D), in model units.
         heldout: (M, ...) images or vectors of the same shape, at least 2 of each, or a ValueError is raised.
@@ -62,6 +66,7 @@ def find_shift(
     if members.shape[1:] != heldout.shape[1:] or min(len(members), len(heldout)) < 2:
         shapes = f"{tuple(members.shape)} and {tuple(heldout.shape)}"
         raise ValueError(f"members and held-out images must be of one shape, at least 2 of each, got {shapes}")
+    heldout, members = _part(heldout), _part(members)
     sets = [image_statistics(images) for images in (heldout, members)]
     means = np.array([[float(values.mean()) for values in statistics.values()] for statistics in sets])
     stds = np.array([[max(float(values.std()), 1e-12) for values in statistics.values()] for statistics in sets])
@@ -72,6 +77,12 @@ def find_shift(
         return None
     clearest = int(np.where(is_found, np.abs(z), 0).argmax())
     return Shift(list(sets[0])[clearest], *(float(row[clearest]) for row in (*means, z, effect)))
+
+
+def _part(images: Tensor) -> Tensor:
+    """As many images, spread over the set, as have `MAX_VALUES` together: the start of a run waits for them."""
+    most = max(MIN_IMAGES, MAX_VALUES // images[0].numel())
+    return images if len(images) <= most else images[torch.linspace(0, len(images) - 1, most).long()]
 
 
 def image_statistics(images: Tensor) -> dict[str, Tensor]:
