@@ -130,12 +130,17 @@ def state_before(history: Sequence[Check]) -> AlarmState:
 
 
 def forecast_of(history: Sequence[Check]) -> Forecast | None:
-    """When copies are to be expected, in steps, from the normalized gaps so far."""
-    gaps = {check.step: check.gap for check in history}
-    rows = [(step, gap.value, gap.low) for step, gap in sorted(gaps.items()) if gap is not None]
-    if not rows:
+    """When copies are to be expected, in steps, from the normalized gaps so far at the level of the last one."""
+    if not history or (last := history[-1].gap) is None:
         return None
-    steps, values, lows = zip(*rows, strict=True)
+    rows = {}
+    for check in history:
+        found = check.signal("normalized_gap")
+        if found is not None and last.sigma in found.sigmas:
+            level = found.sigmas.index(last.sigma)
+            rows[check.step] = found.value[level], found.low[level]
+    steps = sorted(rows)
+    values, lows = zip(*(rows[step] for step in steps), strict=True)
     return forecast(steps, values, lows=lows)
 
 

@@ -8,7 +8,10 @@ import pytest
 from simulated_checks import AUDIT, RUN, simulated_signal, without_labels
 
 from unimodal_monitor import AlarmState
+from unimodal_monitor.alarm.forecast import forecast
+from unimodal_monitor.check import forecast_of
 from unimodal_monitor.report.console import ConsoleReporter, line, progress_bar
+from unimodal_monitor.stats.estimate import Estimate
 
 FIRST, HEALTHY, ALARM = RUN
 
@@ -72,3 +75,16 @@ def test_a_forecast_follows_a_state_that_is_worse_than_generalizing():
     lines.clear()
     ConsoleReporter(lines.append).report(history[:2], {})
     assert len(lines) == 1
+
+
+def test_the_forecast_compares_one_level():
+    """The clearest level changes here; at the last one's the gap grew, at the clearest of each check it did not."""
+    sigmas, gaps = (0.17, 0.73), ((100, (0.05, 0.3)), (200, (0.2, 0.4)), (300, (0.41, 0.4)))
+    history = []
+    for step, (first, second) in gaps:
+        low, high = (first - 0.01, second - 0.2), (first + 0.1, second + 0.2)
+        gap = Estimate("normalized_gap", "gap", sigmas, (first, second), low, high)
+        history.append(replace(HEALTHY, step=step, signals=(gap,)))
+    assert [check.gap.sigma for check in history] == [0.73, 0.73, 0.17]
+    assert forecast_of(history) == forecast([100, 200, 300], [0.05, 0.2, 0.41], lows=[0.04, 0.19, 0.4])
+    assert forecast_of(history) is not None
